@@ -1,0 +1,155 @@
+"""The map store: one HDF5 file a shard, one explanation map an image and class.
+
+Layout: `maps` float16 ``[image, class, H, W]`` in chunks of one map; `scale` float32
+``[image, class]``; `images`, `classes`, `fold` and `model` as indexes. A map is stored divided by
+its largest absolute value, so that small gradients do not underflow in float16, and `scale` holds
+that value. A map that was not asked for takes no space and has scale NaN.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+import h5py
+import numpy as np
+from PIL import Image
+
+from crosseai.errors import InputError
+from crosseai.files import replacing
+
+__all__ = ["MapFile", "enlarge", "read", "write"]
+
+
+def write(
+    path: str | os.PathLike,
+    images: list[str],
+    classes: list[str],
+    maps: Iterable[tuple[int, int, np.ndarray]],
+    shape: tuple[int, int],
+    fold: list[int],
+    model: list[str],
+    attributes: Mapping[str, object],
+) -> None:
+    """Write one shard, atomically; identical maps give identical bytes.
+
+    Parameters
+    ----------
+    path : path-like
+    images, classes : list of str
+        The first two axes.
+    maps : iterable of (int, int, ndarray [H, W] float)
+        Index of the image, index of the class, the map. May be a generator: it is written as it
+        comes, so memory does not grow with the shard.
+    shape : (int, int)
+        H, W of every map, at its native size.
+    fold, model : list of int, list of str
+        For each image: the fold that explains it and the hash of that fold's weights.
+    attributes : mapping
+        The parameters that made the maps.
+    """
+    text = h5py.string_dtype()
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+        stored = file.create_dataset(
+            "maps",
+            (len(images), len(classes), *shape),
+            "float16",
+            chunks=(1, 1, *shape) if images and classes else None,
+            shuffle=True if images and classes else None,
+            compression="lzf" if images and classes else None,
+            track_times=False,
+        )
+        scale = np.full((len(images), len(classes)), np.nan, "float32")
+        for image, label, values in maps:
+            largest = float(np.abs(values).max())
+            scale[image, label] = largest
+            stored[image, label] = values / largest if largest > 0 else values
+        for name, values, dtype in [
+            ("scale", scale, "float32"),
+            ("images", images, text),
+            ("classes", classes, text),
+            ("fold", fold, "int32"),
+            ("model", model, text),
+        ]:
+            file.create_dataset(name, data=values, dtype=dtype, track_times=False)
+        file.attrs.update(attributes)
+
+
+class MapFile:
+    """A shard of maps opened for reading; use as a context manager.
+
+    Attributes
+    ----------
+    images, classes : list of str
+    fold : ndarray [image] int
+    shape : (int, int)
+        Native H, W.
+    attributes : dict
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        try:
+            self._file = h5py.File(path)
+        except OSError as error:
+            raise InputError(f"{path}: not a readable map file ({error})") from None
+        self.path = path
+        self.images = list(self._file["images"].asstr()[:])
+        self.classes = list(self._file["classes"].asstr()[:])
+        self.fold = self._file["fold"][:]
+        self.model = list(self._file["model"].asstr()[:])
+        self.shape = self._file["maps"].shape[2:]
+        self.attributes = dict(self._file.attrs)
+        self._scale = self._file["scale"][:]
+        self._row = {name: row for row, name in enumerate(self.images)}
+        self._column = {name: column for column, name in enumerate(self.classes)}
+
+    def __enter__(self) -> "MapFile":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """The (image, label) pairs that have a map, in stored order."""
+        rows, columns = np.nonzero(~np.isnan(self._scale))
+        return [(self.images[r], self.classes[c]) for r, c in zip(rows, columns, strict=True)]
+
+    def read(self, image: str, label: str, size: tuple[int, int] | None = None) -> np.ndarray:
+        """One map, float32 [H, W], in its original units.
+
+        Parameters
+        ----------
+        image, label : str
+        size : (H, W), optional
+            Enlarge to this size, bilinear.
+
+        Raises
+        ------
+        KeyError
+            If the shard has no map of this image and label.
+        """
+        row, column = self._row[image], self._column[label]
+        if np.isnan(self._scale[row, column]):
+            raise KeyError((image, label))
+        values = self._file["maps"][row, column].astype("float32") * self._scale[row, column]
+        return values if size is None else enlarge(values, size)
+
+
+def read(
+    path: str | os.PathLike, image: str, label: str, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """One map of a shard, float32 [H, W]; see `MapFile.read`. The file is opened once."""
+    return _opened(os.fspath(path), os.stat(path).st_mtime_ns).read(image, label, size)
+
+
+@lru_cache(maxsize=16)
+def _opened(path: str, _modified: int) -> MapFile:
+    return MapFile(path)
+
+
+def enlarge(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a map to (H, W), bilinear with half-pixel centres; float32 [H, W]."""
+    height, width = size
+    if values.shape == (height, width):
+        return np.asarray(values, "float32")
+    image = Image.fromarray(np.ascontiguousarray(values, "float32"))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

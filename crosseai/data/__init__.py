@@ -1,0 +1,1 @@
+"""Data: the release, its phantom, the split by patient and the image cache."""

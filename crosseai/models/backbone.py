@@ -1,0 +1,164 @@
+"""The convolutional backbones: torchvision's networks with triplet attention put in.
+
+A backbone is an ``nn.Sequential`` of named stages from the image to the last feature map, so that
+freezing a part is cutting the sequence. Its parameters carry torchvision's names.
+"""
+
+from collections import OrderedDict
+from functools import partial
+
+import torch
+from torch import nn
+from torchvision.models import densenet, resnet
+
+from crosseai.errors import InputError
+from crosseai.models.attention import TripletAttention
+
+__all__ = ["BACKBONES", "build_backbone"]
+
+
+class AttentiveBasicBlock(resnet.BasicBlock):
+    """A residual block of two convolutions whose branch is gated before the residual sum."""
+
+    def __init__(self, *args, gate_bias: float, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.attention = TripletAttention(gate_bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map [N, C, H, W] to [N, D, h, w]."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.attention(self.bn2(self.conv2(x)))
+        return self.relu(x + shortcut)
+
+
+class AttentiveBottleneck(resnet.Bottleneck):
+    """A residual block of three convolutions whose branch is gated before the residual sum."""
+
+    def __init__(self, *args, gate_bias: float, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.attention = TripletAttention(gate_bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map [N, C, H, W] to [N, D, h, w]."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.attention(self.bn3(self.conv3(x)))
+        return self.relu(x + shortcut)
+
+
+def build_resnet(
+    block: type[nn.Module],
+    depths: list[int],
+    attention: str,
+    gate_bias: float,
+    stride_in_1x1: bool,
+    output_stride: int,
+) -> nn.Sequential:
+    """Build a ResNet; see `build_backbone`."""
+    network = resnet.ResNet(partial_block(block, gate_bias), depths)
+    stages = OrderedDict(list(network.named_children())[:-2])  # without avgpool and fc
+    for name, stage in stages.items():
+        if attention == "none" or (attention == "last" and name != "layer4"):
+            for residual in stage.modules():
+                if hasattr(residual, "attention"):
+                    residual.attention = nn.Identity()
+    if stride_in_1x1:
+        for residual in network.modules():
+            if isinstance(residual, resnet.Bottleneck):
+                residual.conv1.stride, residual.conv2.stride = residual.conv2.stride, (1, 1)
+    if output_stride == 16:
+        for layer in network.layer4.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.stride = (1, 1)
+    return nn.Sequential(stages)
+
+
+def partial_block(block: type[nn.Module], gate_bias: float) -> type[nn.Module]:
+    """Bind `gate_bias`; torchvision reads the class attribute `expansion` off what it gets."""
+    bound = partial(block, gate_bias=gate_bias)
+    bound.expansion = block.expansion
+    return bound
+
+
+def build_densenet(
+    constructor: callable,
+    attention: str,
+    gate_bias: float,
+    stride_in_1x1: bool,
+    output_stride: int,
+) -> nn.Sequential:
+    """Build a DenseNet with attention behind its dense blocks; see `build_backbone`."""
+    if stride_in_1x1:
+        raise InputError("stride_in_1x1: only resnet50 has a stride to move; set it to false")
+    stages = OrderedDict()
+    for name, stage in constructor(weights=None).features.named_children():
+        stages[name] = stage
+        if name.startswith("denseblock") and (
+            attention == "all" or (attention == "last" and name == "denseblock4")
+        ):
+            stages[name.replace("denseblock", "attention")] = TripletAttention(gate_bias)
+    if output_stride == 16:
+        stages["transition3"].pool = nn.Identity()
+    stages["relu5"] = nn.ReLU()
+    return nn.Sequential(stages)
+
+
+#: Name, constructor taking (attention, gate_bias, stride_in_1x1, output_stride).
+BACKBONES = {
+    "resnet18": partial(build_resnet, AttentiveBasicBlock, [2, 2, 2, 2]),
+    "resnet50": partial(build_resnet, AttentiveBottleneck, [3, 4, 6, 3]),
+    "densenet121": partial(build_densenet, densenet.densenet121),
+    "densenet169": partial(build_densenet, densenet.densenet169),
+}
+
+
+def build_backbone(
+    name: str,
+    attention: str = "all",
+    gate_bias: float = 0.0,
+    stride_in_1x1: bool = False,
+    output_stride: int = 32,
+) -> tuple[nn.Sequential, int]:
+    """Build a backbone with random weights.
+
+    Parameters
+    ----------
+    name : {"resnet18", "resnet50", "densenet121", "densenet169"}
+    attention : {"all", "last", "none"}
+        Triplet attention in every residual block (ResNet) or behind every dense block (DenseNet),
+        in the last stage alone, or nowhere.
+    gate_bias : float
+        Where the gates start; see `crosseai.models.attention.Gate`.
+    stride_in_1x1 : bool
+        Put the stride of a bottleneck on its first 1x1 convolution (ResNet v1) rather than on the
+        3x3 (torchvision's v1.5).
+    output_stride : {32, 16}
+        Pixels of the image a pixel of the feature map. At 16 the last stage keeps the resolution
+        of the one before.
+
+    Returns
+    -------
+    backbone : nn.Sequential
+        Maps [N, 3, H, W] to [N, channels, H / output_stride, W / output_stride], all values >= 0.
+    channels : int
+
+    Raises
+    ------
+    InputError
+        If the name or a setting is unknown.
+    """
+    for setting, value, known in [
+        ("backbone", name, tuple(BACKBONES)),
+        ("attention", attention, ("all", "last", "none")),
+        ("output_stride", output_stride, (32, 16)),
+    ]:
+        if value not in known:
+            raise InputError(f"{setting}: {value!r} is unknown; choose one of {known}")
+    if stride_in_1x1 and name == "resnet18":
+        raise InputError("stride_in_1x1: only resnet50 has a stride to move; set it to false")
+    backbone = BACKBONES[name](attention, gate_bias, stride_in_1x1, output_stride)
+    channels = [m.num_features for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    last = {"resnet18": 512, "resnet50": 2048}.get(name, channels[-1])
+    return backbone, last

@@ -1,0 +1,107 @@
+"""The SCALP classifier (Jaiswal et al. 2021): attention, pooling, one logit a label."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from crosseai.models.backbone import build_backbone
+from crosseai.models.losses import patient_contrastive
+from crosseai.models.pairs import Batch, contrastive_batches, plain_batches
+
+__all__ = ["Scalp"]
+
+
+class Scalp(nn.Module):
+    """Backbone with triplet attention, global average pooling and one linear layer.
+
+    Parameters
+    ----------
+    labels : sequence of str
+    backbone, attention, gate_bias, stride_in_1x1, output_stride
+        See `crosseai.models.backbone.build_backbone`.
+    classification_weight : float
+        Lambda: the weight of the binary cross-entropy; the contrastive loss has the rest. At 1
+        there is no contrastive loss.
+    temperature : float
+        Tau of the contrastive loss.
+    negatives : int
+        Negatives a query.
+    positive_in_denominator : bool
+        InfoNCE instead of SCALP's equation 1.
+    """
+
+    def __init__(
+        self,
+        labels: list[str],
+        backbone: str = "resnet50",
+        attention: str = "all",
+        gate_bias: float = 0.0,
+        stride_in_1x1: bool = False,
+        output_stride: int = 32,
+        classification_weight: float = 0.8,
+        temperature: float = 0.5,
+        negatives: int = 8,
+        positive_in_denominator: bool = False,
+    ):
+        super().__init__()
+        self.labels = list(labels)
+        self.features, channels = build_backbone(
+            backbone, attention, gate_bias, stride_in_1x1, output_stride
+        )
+        self.classifier = nn.Linear(channels, len(self.labels))
+        self.classification_weight = classification_weight
+        self.temperature = temperature
+        self.negatives = negatives
+        self.positive_in_denominator = positive_in_denominator
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [N, L] of normalised images [N, 3, H, W]."""
+        return self.classifier(self.features(images).mean((2, 3)))
+
+    def batches(
+        self, labels: np.ndarray, patients: np.ndarray, size: int, rng: np.random.Generator
+    ) -> Iterator[Batch]:
+        """One epoch's batches over labels [N, L] bool and patients [N]."""
+        if self.classification_weight == 1:
+            return plain_batches(len(labels), size, rng)
+        return contrastive_batches(labels, patients, self.negatives, size, rng)
+
+    def losses(
+        self,
+        inputs: torch.Tensor,
+        stage: int,
+        truth: torch.Tensor,
+        label: torch.Tensor,
+        patient: torch.Tensor,
+        group: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """Loss of one batch, `total` and by term.
+
+        Parameters
+        ----------
+        inputs : Tensor [B, C, H, W]
+            What goes into the stage of ``self.features`` that `stage` counts: the images for 0,
+            the activations of a frozen part for more.
+        stage : int
+        truth : Tensor [B, L]
+            0 or 1.
+        label, patient, group : Tensor [B] int
+            See `crosseai.models.losses.patient_contrastive`.
+        """
+        pooled = self.features[stage:](inputs).mean((2, 3))  # [B, C]
+        logits = self.classifier(pooled)  # [B, L]
+        classification = binary_cross_entropy_with_logits(logits, truth)
+        if self.classification_weight == 1:
+            return {"total": classification, "classification": classification}
+        contrastive = patient_contrastive(
+            pooled, label, patient, group, self.temperature, self.positive_in_denominator
+        )
+        share = self.classification_weight
+        return {
+            "total": share * classification + (1 - share) * contrastive,
+            "classification": classification,
+            "contrastive": contrastive,
+        }

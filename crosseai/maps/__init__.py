@@ -1,0 +1,1 @@
+"""Explanation maps: where in the image the evidence for a label lies."""

@@ -1,0 +1,149 @@
+"""The stage: maps of one shard of images, each explained by the fold that did not train on it."""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from crosseai import mapstore, tables
+from crosseai.errors import InputError
+from crosseai.imagestore import ImageStore
+from crosseai.maps.cam import grad_cam_plus_plus
+from crosseai.maps.guided import guided_backprop
+from crosseai.models import weights
+from crosseai.models.augmentation import normalise
+
+__all__ = ["MAPS", "attribute"]
+
+log = logging.getLogger(__name__)
+
+#: A map takes (model, images [N, 3, H, W], classes [N, C], **settings) and gives [N, C, h, w].
+MAPS = {"grad_cam_plus_plus": grad_cam_plus_plus, "guided_backprop": guided_backprop}
+
+
+def attribute(
+    models: Sequence[str | os.PathLike],
+    split: str | os.PathLike,
+    boxes: str | os.PathLike,
+    shard: str | os.PathLike,
+    out: str | os.PathLike,
+    kind: str,
+    settings: dict,
+    explain: str = "boxed",
+    score: str = "test",
+    batch: int = 8,
+    threads: int = 2,
+) -> None:
+    """Explain the images of one shard and write their maps.
+
+    Parameters
+    ----------
+    models : sequence of path-like
+        The weights of all folds.
+    split, boxes : path-like
+        Tables of the run.
+    shard : path-like
+        One shard of the image cache.
+    out : path-like
+        The map file.
+    kind : str
+        One of `MAPS`.
+    settings : dict
+        The map's own.
+    explain : {"boxed", "all"}
+        The images and labels that have a box, or all.
+    score : {"test", "all"}
+        Only images of a fold's test part, or also those that the model trained on.
+    batch, threads : int
+    """
+    if kind not in MAPS:
+        raise InputError(f"maps: kind {kind!r} is unknown; choose one of {tuple(MAPS)}")
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = {}
+    for path in models:
+        model, description = weights.load(path)
+        loaded[description["fold"]] = (
+            model.to(device, memory_format=torch.channels_last),
+            description,
+            weights.digest(path),
+        )
+    labels = description["labels"]
+    store = ImageStore([shard])
+    wanted = wanted_maps(
+        store.images,
+        labels,
+        tables.read(boxes, tables.BOXES),
+        tables.read(split, tables.SPLIT),
+        explain,
+        score,
+    )
+    images, folds = list(wanted), [fold for fold, _ in wanted.values()]
+    missing = sorted(set(folds) - set(loaded))
+    if missing:
+        raise InputError(f"models: no weights of fold {missing[0]}; train it first")
+
+    def compute() -> Iterator[tuple[int, int, np.ndarray]]:
+        progress = tqdm(total=len(images), desc=kind, unit="image", disable=None)
+        for fold in sorted(set(folds)):
+            model, description, _ = loaded[fold]
+            rows = [row for row, own in enumerate(folds) if own == fold]
+            for start in range(0, len(rows), batch):
+                part = rows[start : start + batch]
+                asked = [wanted[images[row]][1] for row in part]
+                pixels = torch.from_numpy(np.stack([store.read(images[row]) for row in part]))
+                inputs = normalise(pixels.to(device), description["mean"], description["std"])
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+                maps = MAPS[kind](model, inputs, padded(asked), **settings).float().cpu().numpy()
+                for row, columns, own in zip(part, asked, maps, strict=True):
+                    for column, values in zip(columns, own, strict=False):
+                        yield row, column, values
+                progress.update(len(part))
+        progress.close()
+
+    maps = compute()
+    first = next(maps, None)
+    mapstore.write(
+        out,
+        images,
+        labels,
+        chain([first], maps) if first else (),
+        first[2].shape if first else (1, 1),
+        folds,
+        [loaded[fold][2] for fold in folds],
+        {"kind": kind, **settings},
+    )
+    log.info("%s: %d images explained", out, len(images))
+
+
+def wanted_maps(
+    images: Sequence[str],
+    labels: Sequence[str],
+    boxes: pd.DataFrame,
+    split: pd.DataFrame,
+    explain: str,
+    score: str,
+) -> dict[str, tuple[int, list[int]]]:
+    """For each image to explain: the fold that explains it and its classes, in order."""
+    tested = split[split.part == "test"]
+    fold = dict(zip(split.image, split.fold, strict=True)) if score == "all" else {}
+    fold.update(zip(tested.image, tested.fold, strict=True))
+    boxed = boxes.groupby("image").label.agg(set).to_dict()
+    wanted = {}
+    for image in images:
+        asked = labels if explain == "all" else boxed.get(image, ())
+        columns = [column for column, label in enumerate(labels) if label in asked]
+        if columns and image in fold:
+            wanted[image] = (int(fold[image]), columns)
+    return wanted
+
+
+def padded(rows: list[list[int]]) -> torch.Tensor:
+    """Make lists of classes a rectangle, int [N, C], by repeating each one's last entry."""
+    longest = max(map(len, rows))
+    return torch.tensor([row + row[-1:] * (longest - len(row)) for row in rows])

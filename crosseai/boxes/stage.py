@@ -1,0 +1,187 @@
+"""The stage `boxes`: a shard of maps to a table of boxes, and the tables of all shards to one."""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from difflib import get_close_matches
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from crosseai import tables
+from crosseai.boxes.rectangles import find_boxes
+from crosseai.boxes.regions import (
+    agreement,
+    encode,
+    mask_of,
+    outline,
+    peak,
+    region_boxes,
+    smooth,
+)
+from crosseai.errors import InputError
+from crosseai.mapstore import MapFile
+
+__all__ = ["RULES", "find", "gather"]
+
+
+def _regions(
+    map: np.ndarray, threshold: float = 0.35, ranks: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes around the connected regions, largest first, with the mean of the map in each box."""
+    boxes = region_boxes(map, threshold)[:ranks]
+    scores = [map[y1:y2, x1:x2].mean(dtype="float64") for x1, y1, x2, y2 in boxes]
+    return boxes, np.array(scores, "float64")
+
+
+#: A rule takes a map, `threshold` and its own settings, and gives boxes [R, 4] in pixels of the
+#: map (x1, y1, x2, y2, half-open) and scores [R], best first.
+RULES: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+    "rectangles": find_boxes,
+    "regions": _regions,
+}
+
+
+def find(
+    maps: str | os.PathLike,
+    records: str | os.PathLike,
+    out: str | os.PathLike,
+    rule: str = "rectangles",
+    parts: Sequence[str | os.PathLike] | None = None,
+    size: int | None = None,
+    threshold: float = 0.35,
+    smoothing: float = 0.0,
+    **settings,
+) -> None:
+    """Find the boxes of every map of a shard and write them as a `tables.FOUND`.
+
+    Rows are sorted by image, label and rank. A map without a box has no row. The outline and the
+    run-length code of the thresholded map, both in pixels of the source image, stand with rank 0.
+
+    Parameters
+    ----------
+    maps : path-like
+        The method's map file.
+    records : path-like
+        `records.parquet`, for the width and height of the source images.
+    out : path-like
+        The table to write.
+    rule : str
+        A key of `RULES`.
+    parts : (path-like, path-like), optional
+        For a fusion, the map files of its heatmap and its gradient map: their agreement in each
+        box is then computed, at the size of the fused map. Null otherwise.
+    size : int, optional
+        Enlarge each map to this height and width before the rule; as it is stored by default.
+    threshold : float
+        Share of a map's maximum above which a pixel is mask.
+    smoothing : float
+        Sigma of a Gaussian, in pixels of the enlarged map, over every map and both its parts.
+    **settings
+        The rule's own.
+
+    Raises
+    ------
+    InputError
+        For an unknown rule, an image without a record or a part without the map.
+    """
+    if rule not in RULES:
+        close = get_close_matches(rule, RULES, 1)
+        hint = f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(RULES)}"
+        raise InputError(f"unknown box rule '{rule}': {hint}")
+    sizes = tables.read(records, tables.RECORDS).set_index("image")[["width", "height"]]
+    rows = []
+    with ExitStack() as stack:
+        fused = stack.enter_context(MapFile(maps))
+        sources = [stack.enter_context(MapFile(part)) for part in parts or ()]
+        shape = (size, size) if size else fused.shape
+
+        def read(source: MapFile, image: str, label: str) -> np.ndarray:
+            try:
+                return smooth(source.read(image, label, shape), smoothing)
+            except KeyError:
+                raise InputError(
+                    f"{source.path}: no map of {image}, {label}, which {maps} has; make it again"
+                ) from None
+
+        for image, label in tqdm(sorted(fused.pairs()), desc="boxes", unit="map"):
+            if image not in sizes.index:
+                raise InputError(f"{records}: no row for {image}, which {maps} has; make it again")
+            width, height = sizes.loc[image]
+            values = read(fused, image, label)
+            boxes, scores = RULES[rule](values, threshold=threshold, **settings)
+            if not len(boxes):
+                continue
+            both = [read(source, image, label) for source in sources]
+            rows += _rows(image, label, values, both, boxes, scores, threshold, width, height)
+    tables.write(pd.DataFrame(rows, columns=tables.FOUND.names), tables.FOUND, out)
+
+
+def gather(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> None:
+    """Join the tables of all shards, sorted by image, label and rank.
+
+    The result does not depend on how the images were spread over shards.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        Tables that `find` wrote, in any order.
+    out : path-like
+    """
+    found = [tables.read(path, tables.FOUND) for path in paths]
+    joined = pd.concat([table for table in found if len(table)] or found[:1])
+    tables.write(joined.sort_values(["image", "label", "rank"]), tables.FOUND, out)
+
+
+def _rows(
+    image: str,
+    label: str,
+    map: np.ndarray,
+    parts: Sequence[np.ndarray],
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    threshold: float,
+    width: int,
+    height: int,
+) -> list[dict]:
+    """Rows of one map, in pixels of the source image."""
+    scale = np.array([width / map.shape[1], height / map.shape[0]])  # x, y
+    mask = mask_of(map, threshold)
+    peak_x, peak_y = scale * peak(map)
+    rows = []
+    for rank, (box, score) in enumerate(zip(boxes, scores, strict=True)):
+        x1, y1, x2, y2 = box * np.tile(scale, 2)
+        first = rank == 0
+        rows.append(
+            {
+                "image": image,
+                "label": label,
+                "rank": rank,
+                "x": x1,
+                "y": y1,
+                "w": x2 - x1,
+                "h": y2 - y1,
+                "score": score,
+                "agreement": agreement(*parts, box, threshold) if parts else None,
+                "peak_x": peak_x,
+                "peak_y": peak_y,
+                "outline": _scaled(outline(mask, box), scale) if first else None,
+                "region": encode(_nearest(mask, height, width)) if first else None,
+            }
+        )
+    return rows
+
+
+def _scaled(polygons: list[np.ndarray], scale: np.ndarray) -> list[np.ndarray]:
+    return [(polygon.reshape(-1, 2) * scale).ravel() for polygon in polygons]
+
+
+def _nearest(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Enlarge a mask by nearest neighbours, as frames of pixel edges; bool [height, width].
+
+    Column by column in memory, which is the order that the run-length code reads.
+    """
+    rows = (2 * np.arange(height) + 1) * mask.shape[0] // (2 * height)
+    columns = (2 * np.arange(width) + 1) * mask.shape[1] // (2 * width)
+    return mask.T[columns][:, rows].T

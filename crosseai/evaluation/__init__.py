@@ -1,0 +1,1 @@
+"""How well the boxes found fit the radiologists' boxes."""

@@ -1,0 +1,318 @@
+"""The stage: boxes found, ground truth and predictions in, accuracies and intervals out."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from crosseai import tables
+from crosseai.errors import InputError
+from crosseai.evaluation import accuracy, bootstrap
+from crosseai.evaluation.controls import control_boxes
+from crosseai.files import replacing
+
+__all__ = ["evaluate"]
+
+_METRICS = ["method", "label", "metric", "value", "ci_low", "ci_high", "n"]
+_NUMBERS = 1_000_000  # weights drawn at a time for the AUC: bounds memory
+_log = logging.getLogger(__name__)
+
+
+def evaluate(
+    records: str | os.PathLike,
+    boxes: str | os.PathLike,
+    split: str | os.PathLike,
+    found: Mapping[str, str | os.PathLike],
+    predictions: Mapping[str, Sequence[str | os.PathLike]],
+    out: str | os.PathLike,
+    *,
+    score: str = "test",
+    draws: int = 100,
+    folds: int = 5,
+    control_seed: int = 0,
+    resamples: int = 2000,
+    seed: int = 0,
+    reference: str = "crosseai",
+) -> None:
+    """Write `accuracy.parquet`, `differences.parquet` and `metrics.csv`.
+
+    Protocol `single` scores one box an image and label (rank 0), `oracle` the best of all
+    candidates. Row `n` is the number of ground-truth boxes (of images for an AUC). For `Mean`
+    and `Mean8` `n` and `hits` are sums, while `accuracy` is the mean of the labels' accuracies.
+    Metrics: `mean_iou`, `pointing_game` and `afp@T` of each method, `auc` (test) and
+    `auc_validation` of each model, within each fold and then the mean over the folds.
+
+    Parameters
+    ----------
+    records, boxes, split : path-like
+        Tables of the data stage.
+    found : mapping of str to path-like
+        Method -> its boxes, in the order of the table.
+    predictions : mapping of str to sequence of path-like
+        Model -> the predictions of its folds.
+    out : path-like
+        Folder to write into.
+    score : {"test", "all"}
+        Score the boxes on images of a test part, or all boxes, those on images the model trained
+        on among them.
+    draws, folds, control_seed : int
+        Of the controls, see `controls.control_boxes`.
+    resamples, seed : int
+        Of the bootstrap.
+    reference : str
+        Method that all others are compared with; without it there are no differences.
+
+    Raises
+    ------
+    InputError
+        If no box can be scored, or a table names an image that the records do not know.
+    """
+    out = Path(out)
+    known = tables.read(records, tables.RECORDS).set_index("image")
+    truth = _truth(tables.read(boxes, tables.BOXES), boxes, known)
+    scored = _scored(truth, tables.read(split, tables.SPLIT), score)
+    size = truth[["width", "height", "width", "height"]].to_numpy("float64")  # [N, 4]
+    controls = control_boxes(
+        _corners(truth) / size,
+        truth["label"].to_numpy(),
+        truth["patient"].to_numpy(),
+        draws,
+        folds,
+        control_seed,
+    )
+    truth = truth[scored]
+    answers = {}
+    for method, path in found.items():
+        table = tables.read(path, tables.FOUND)
+        _known(table["image"], known, path)
+        answers[method] = _answer(table, truth, path)
+    for method, relative in controls.items():
+        box = relative[scored] * size[scored][:, None]  # [n, D, 4]
+        answers[method] = box, (box[..., :2] + box[..., 2:]) / 2
+    _log.info("scoring %d boxes, %d methods and controls", len(truth), len(answers))
+
+    keys, values = _measures(answers, _corners(truth), set(found))
+    pairs = _pairs(keys, reference)
+    columns = np.concatenate(
+        [values] + [values[:, [i]] - values[:, [j]] for i, j in pairs], axis=1
+    )  # [n, M]
+    labels = truth["label"].to_numpy()
+    names, patient = np.unique(truth["patient"].to_numpy(), return_inverse=True)
+    weights = bootstrap.resample(len(names), resamples, np.random.default_rng(seed))
+    limits = bootstrap.intervals(columns, labels, patient, weights)
+    rows = _rows(accuracy.label_means(columns, labels), limits, labels)
+
+    counted = rows[rows["column"] < len(keys)]
+    counted = counted.join(pd.DataFrame(keys), on="column")
+    boxed = counted[counted["criterion"] != ""].rename(
+        columns={"value": "accuracy", "threshold": "iou_threshold"}
+    )
+    boxed["hits"] = _sums(values, labels, boxed)
+    tables.write(boxed, tables.ACCURACY, out / "accuracy.parquet")
+
+    compared = rows[rows["column"] >= len(keys)].copy()
+    compared["column"] = [pairs[column - len(keys)][0] for column in compared["column"]]
+    compared = compared.join(pd.DataFrame(keys), on="column").rename(
+        columns={"value": "difference", "threshold": "iou_threshold"}
+    )
+    compared["reference"] = reference
+    tables.write(compared, tables.DIFFERENCES, out / "differences.parquet")
+
+    metrics = [counted[counted["criterion"] == ""]]
+    for model, paths in predictions.items():
+        metrics.append(_auc_rows(model, paths, known, resamples, seed))
+    with replacing(out / "metrics.csv") as temporary:
+        pd.concat(metrics)[_METRICS].to_csv(temporary, index=False, float_format="%.6f")
+
+
+def _known(images: pd.Series, known: pd.DataFrame, path: str | os.PathLike) -> None:
+    """Refuse images that the records do not hold."""
+    unknown = images[~images.isin(known.index)]
+    if len(unknown):
+        raise InputError(
+            f"{path}, row {unknown.index[0]}: image {unknown.iloc[0]!r} is not in the records "
+            f"({unknown.nunique()} such); run the stages before this one again on this release"
+        )
+
+
+def _truth(boxes: pd.DataFrame, path: str | os.PathLike, known: pd.DataFrame) -> pd.DataFrame:
+    """Ground-truth boxes with the patient and the size of their image."""
+    _known(boxes["image"], known, path)
+    return boxes.join(known[["patient", "width", "height"]], on="image")
+
+
+def _scored(truth: pd.DataFrame, split: pd.DataFrame, score: str) -> np.ndarray:
+    """Which boxes count: bool [N]."""
+    test = split.loc[split["part"] == "test", "image"]
+    scored = np.ones(len(truth), bool) if score == "all" else truth["image"].isin(test).to_numpy()
+    if not scored.any():
+        raise InputError(
+            f"none of the {len(truth)} boxes lies on an image of the test part; "
+            "use another split, or score: all"
+        )
+    return scored
+
+
+def _corners(table: pd.DataFrame) -> np.ndarray:
+    """Columns x, y, w, h -> x1, y1, x2, y2: [n, 4]."""
+    start, size = table[["x", "y"]].to_numpy(), table[["w", "h"]].to_numpy()
+    return np.concatenate([start, start + size], axis=1)
+
+
+def _answer(
+    found: pd.DataFrame, truth: pd.DataFrame, path: str | os.PathLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """Look up the candidates [n, K, 4] and the peak [n, 1, 2] for every ground-truth box."""
+    repeated = found.duplicated(["image", "label", "rank"])
+    if repeated.any():
+        row = repeated.idxmax()
+        image, label, rank = found.loc[row, ["image", "label", "rank"]]
+        raise InputError(
+            f"{path}, row {row}: a second box of rank {rank} for {image} and {label}; "
+            "run the boxes stage again"
+        )
+    wanted = pd.MultiIndex.from_frame(truth[["image", "label"]])
+    asked = wanted.unique()
+    position = asked.get_indexer(pd.MultiIndex.from_frame(found[["image", "label"]]))
+    found, position = found[position >= 0], position[position >= 0]
+    rank = found["rank"].to_numpy()
+    boxes = np.full((len(asked), rank.max(initial=0) + 1, 4), np.nan)
+    boxes[position, rank] = _corners(found)
+    peaks = np.full((len(asked), 1, 2), np.nan)
+    peaks[position[rank == 0], 0] = found.loc[rank == 0, ["peak_x", "peak_y"]]
+    order = asked.get_indexer(wanted)  # a pair may have several ground-truth boxes
+    return boxes[order], peaks[order]
+
+
+def _measures(
+    answers: dict[str, tuple[np.ndarray, np.ndarray]], truth: np.ndarray, methods: set[str]
+) -> tuple[list[dict], np.ndarray]:
+    """Every measure of every method: what each column is, and values [n, M].
+
+    Accuracies have a criterion, metrics have none.
+    """
+    keys, columns = [], []
+
+    def add(values: np.ndarray, method: str, **key: object) -> None:
+        blank = {"criterion": "", "protocol": "", "threshold": np.nan, "metric": ""}
+        keys.append(blank | {"method": method} | key)
+        columns.append(values)
+
+    for method, (candidates, peaks) in answers.items():
+        boxes = candidates[:, :1] if method in methods else candidates  # a control's are draws
+        for criterion in accuracy.CRITERIA:
+            overlap = accuracy.overlaps(candidates, truth, criterion)  # [n, K]
+            protocols = {"single": overlap}
+            if method in methods:
+                protocols = {"single": overlap[:, :1], "oracle": accuracy.best(overlap)}
+            for protocol, chosen in protocols.items():
+                for threshold, hit in zip(
+                    accuracy.THRESHOLDS, accuracy.hits(chosen).T, strict=True
+                ):
+                    key = {"criterion": criterion, "protocol": protocol, "threshold": threshold}
+                    add(hit, method, **key)
+        overlap = accuracy.overlaps(boxes, truth, "IoU")
+        add(overlap.mean(axis=1), method, metric="mean_iou")
+        add(accuracy.pointing(peaks, truth), method, metric="pointing_game")
+        false = accuracy.false_positives(overlap, boxes)
+        for threshold, values in zip(accuracy.THRESHOLDS, false.T, strict=True):
+            add(values, method, metric=f"afp@{threshold}")
+    return keys, np.stack(columns, axis=1)
+
+
+def _pairs(keys: list[dict], reference: str) -> list[tuple[int, int]]:
+    """Columns to subtract: (a method's accuracy, the reference's)."""
+
+    def what(key: dict) -> tuple:
+        return key["criterion"], key["protocol"], key["threshold"]
+
+    base = {what(key): j for j, key in enumerate(keys) if key["method"] == reference}
+    return [
+        (i, base[what(key)])
+        for i, key in enumerate(keys)
+        if key["criterion"] and key["method"] != reference and what(key) in base
+    ]
+
+
+def _rows(means: dict, limits: dict, labels: np.ndarray) -> pd.DataFrame:
+    """Long form, a row a column of values and label: column, label, value, interval, n."""
+    frames = [
+        pd.DataFrame(
+            {
+                "column": np.arange(len(value)),
+                "label": label,
+                "value": value,
+                "ci_low": limits[label][0],
+                "ci_high": limits[label][1],
+                "n": _members(labels, label).sum(),
+            }
+        )
+        for label, value in means.items()
+    ]
+    return pd.concat(frames).sort_values("column", kind="stable", ignore_index=True)
+
+
+def _members(labels: np.ndarray, label: str) -> np.ndarray:
+    """Rows of a label or of a mean's labels: bool [n]."""
+    return np.isin(labels, accuracy.MEANS.get(label, (label,)))
+
+
+def _sums(values: np.ndarray, labels: np.ndarray, rows: pd.DataFrame) -> list[float]:
+    """Hits behind each row: the sum of its label's values in its column."""
+    sums = {label: values[_members(labels, label)].sum(axis=0) for label in set(rows["label"])}
+    return [
+        sums[label][column] for label, column in zip(rows["label"], rows["column"], strict=True)
+    ]
+
+
+def _auc_rows(
+    model: str, paths: Sequence[str | os.PathLike], known: pd.DataFrame, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Score every label's AUC, test and validation: rows of metrics.csv."""
+    folds = []
+    for path in paths:
+        folds.append(pd.read_parquet(path))
+        _known(folds[-1]["image"], known, path)
+    predicted = pd.concat(folds, ignore_index=True)
+    labels = [name for name in predicted if name not in ("image", "part", "fold")]
+    members = {label: [label] for label in sorted(labels)} | accuracy.MEANS
+    rows = []
+    for part, metric in [("test", "auc"), ("validation", "auc_validation")]:
+        here = predicted[predicted["part"] == part]
+        if here.empty:
+            continue
+        value, replicates = _auc(here, labels, known, resamples, seed)  # [L], [R, L]
+        for label, names in members.items():
+            columns = [labels.index(name) for name in names if name in labels]
+            if np.isnan(value[columns]).all():
+                continue
+            low, high = bootstrap.percentiles(
+                bootstrap.nan_mean(replicates[:, columns], axis=1)[:, None]
+            )
+            row = model, label, metric, np.nanmean(value[columns]), low[0], high[0]
+            rows.append((*row, here["image"].nunique()))
+    return pd.DataFrame(rows, columns=_METRICS)
+
+
+def _auc(
+    predicted: pd.DataFrame, labels: list[str], known: pd.DataFrame, resamples: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUC [L] and its replicates [R, L] over resampled patients."""
+    scores = predicted[labels].to_numpy("float64")  # [n, L]
+    findings = known["labels"].reindex(predicted["image"])
+    positive = np.array([[label in own for label in labels] for own in findings])  # [n, L]
+    fold = predicted["fold"].to_numpy()
+    owner = known["patient"].reindex(predicted["image"]).to_numpy()
+    names, patient = np.unique(owner, return_inverse=True)
+    value = bootstrap.fold_auc(scores, positive, fold, np.ones((len(scores), 1)))[0]
+    rng = np.random.default_rng(seed)
+    step = max(1, _NUMBERS // len(scores))
+    replicates = []
+    for start in range(0, resamples, step):
+        weights = bootstrap.resample(len(names), min(step, resamples - start), rng)
+        drawn = np.ascontiguousarray(weights.T)[patient]  # [n, r]
+        replicates.append(bootstrap.fold_auc(scores, positive, fold, drawn))
+    return value, np.concatenate(replicates)

@@ -92,7 +92,9 @@ def attribute(
         progress = tqdm(total=len(images), desc=kind, unit="image", disable=None)
         for fold in sorted(set(folds)):
             model, description, _ = loaded[fold]
+            # As many classes an image in a batch, so that no backward pass is spent on padding.
             rows = [row for row, own in enumerate(folds) if own == fold]
+            rows.sort(key=lambda row: len(wanted[images[row]][1]))
             for start in range(0, len(rows), batch):
                 part = rows[start : start + batch]
                 asked = [wanted[images[row]][1] for row in part]

@@ -66,17 +66,19 @@ class GuidedReLU(torch.autograd.Function):
     """A ReLU whose backward pass also drops negative gradients."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor) -> torch.Tensor:
+    def forward(ctx, x: torch.Tensor, in_place: bool) -> torch.Tensor:
         """ReLU of x, any shape."""
-        output = x.relu()
+        output = x.relu_() if in_place else x.relu()
+        if in_place:
+            ctx.mark_dirty(x)
         ctx.save_for_backward(output)
         return output
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         """Pass the gradient where it and the activation are positive."""
         (output,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradient.relu(), output, 0)
+        return torch.ops.aten.threshold_backward(gradient.relu(), output, 0), None
 
 
 class GuidedReLUs(TorchFunctionMode):
@@ -91,9 +93,10 @@ class GuidedReLUs(TorchFunctionMode):
         if function not in self.OUT_OF_PLACE and function not in self.IN_PLACE:
             return function(*args, **kwargs)
         x = args[0] if args else kwargs["input"]
-        output = GuidedReLU.apply(x)
-        in_place = kwargs.get("inplace", len(args) > 1 and args[1])
-        if function in self.IN_PLACE or in_place:
-            # The caller may go on with x itself rather than with what is returned.
-            return x.copy_(output)
-        return output
+        # In place means that the caller may go on with x itself, not with what is returned.
+        inplace = kwargs.get("inplace", len(args) > 1 and args[1])
+        if function not in self.IN_PLACE and not inplace:
+            return GuidedReLU.apply(x, False)
+        if x._is_view():  # which autograd lets no custom function write to
+            return x.copy_(GuidedReLU.apply(x, False))
+        return GuidedReLU.apply(x, True)

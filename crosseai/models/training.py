@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import lightning_fabric
@@ -132,22 +133,20 @@ class Inputs:
         self, frozen: nn.Sequential, images: Images, settings: Settings, device: torch.device
     ):
         self.frozen, self.images, self.settings, self.device = frozen, images, settings, device
-        self.cached = None
-        if settings.cache_frozen and len(frozen):
-            self.cached = [self._activations(mirror) for mirror in (False, True)]
+        self.cached = settings.cache_frozen and len(frozen) > 0
 
     def plain(self, rows: np.ndarray) -> torch.Tensor:
         """Inputs of the images `rows` as they are, [B, C, H, W]."""
         if self.cached:
-            return self.cached[0][rows].to(self.device).float()
+            return self._activations[rows].to(self.device).float()
         return self._forward(self.images.pixels[rows].to(self.device))
 
     def augmented(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
         """Inputs of the images `rows`, each changed at random, [B, C, H, W]."""
         if self.cached:
             mirror = torch.rand(len(rows), generator=generator) < 0.5 * self.settings.flip
-            plain, mirrored = self.cached[0][rows], self.cached[1][rows]
-            chosen = torch.where(mirror.view(-1, 1, 1, 1), mirrored, plain)
+            mirror = mirror.view(-1, 1, 1, 1)
+            chosen = torch.where(mirror, self._mirrored[rows], self._activations[rows])
             return chosen.to(self.device).float()
         s = self.settings
         pixels = self.images.pixels[rows].to(self.device)
@@ -160,15 +159,20 @@ class Inputs:
         with torch.no_grad():
             return self.frozen(images)
 
-    def _activations(self, mirror: bool) -> torch.Tensor:
-        """Activations of all images, float16 [N, C, h, w]."""
-        parts = []
-        for pixels in tqdm(
-            self.images.pixels.split(32), "frozen part", unit="batch", disable=None, leave=False
-        ):
-            pixels = pixels.to(self.device)
-            parts.append(self._forward(pixels.flip(2) if mirror else pixels).half().cpu())
-        return torch.cat(parts) if parts else torch.empty(0)
+    @cached_property
+    def _activations(self) -> torch.Tensor:
+        """What the frozen part makes of each image, float16 [N, C, h, w]."""
+        return self._frozen_part(self.images.pixels)
+
+    @cached_property
+    def _mirrored(self) -> torch.Tensor:
+        """What the frozen part makes of each mirror image, float16 [N, C, h, w]."""
+        return self._frozen_part(self.images.pixels.flip(2))
+
+    def _frozen_part(self, pixels: torch.Tensor) -> torch.Tensor:
+        batches = tqdm(pixels.split(32), "frozen part", unit="batch", disable=None, leave=False)
+        parts = [self._forward(batch.to(self.device)).half().cpu() for batch in batches]
+        return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
 
 def train(

@@ -29,7 +29,7 @@ HELP = {
     "batch": "Images a step.",
     "cache_frozen": "Run the frozen part once and keep what comes out in memory.",
     "candidates": "How many of the largest maximal rectangles compete; 0 for all.",
-    "classification_weight": "Lambda: share of the cross-entropy; the contrastive loss has the rest.",
+    "classification_weight": "Lambda: share of the cross-entropy; the rest is contrastive.",
     "contrast": "Largest relative change of contrast and brightness.",
     "control_seed": "Of the controls' random numbers.",
     "draws": "Draws of control-random.",
@@ -118,7 +118,8 @@ class Stage(click.Command):
     """
 
     def __init__(self, *args, help: str, options_of: list[str] = (), **kwargs):
-        super().__init__(*args, help=help.replace("Example:", "\b\nExample:"), **kwargs)
+        shown = inspect.cleandoc(help).replace("Example:", "\b\nExample:")
+        super().__init__(*args, help=shown, **kwargs)
         self.options_of = options_of
 
     @cached_property
@@ -164,7 +165,7 @@ def keywords(function: Callable) -> dict[str, inspect.Parameter]:
 
 
 def chosen(settings: dict[str, Any], *functions: Callable) -> list[dict[str, Any]]:
-    """Divide the settings of a command among the functions that it calls.
+    """Divide the settings of a command among the functions that it calls, each complete.
 
     Raises
     ------
@@ -173,17 +174,18 @@ def chosen(settings: dict[str, Any], *functions: Callable) -> list[dict[str, Any
     """
     source = click.get_current_context().get_parameter_source
     given = {name for name in settings if source(name) is not ParameterSource.DEFAULT}
-    divided = [
-        {
-            name: settings[name] if name in given else parameter.default
-            for name, parameter in keywords(function).items()
-            if name in settings
+    divided = []
+    for function in functions:
+        own = keywords(function)
+        values = {
+            name: settings[name] if name in given else own[name].default
+            for name in settings.keys() & own.keys()
         }
-        for function in functions
-    ]
-    for name in given - set().union(*divided):
-        names = " and ".join(function.__name__ for function in functions)
-        raise click.UsageError(f"--{name.replace('_', '-')} is no setting of {names}")
+        divided.append({name: value for name, value in values.items() if value is not None})
+    for name in given - set().union(*map(keywords, functions)):
+        raise click.UsageError(
+            f"--{name.replace('_', '-')} is no setting of {functions[-1].__name__}"
+        )
     return divided
 
 

@@ -28,14 +28,13 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from crosseai.errors import InputError
-from crosseai.labels import CHESTX_RAY8
 
 __all__ = ["Visit", "plan", "radiograph", "write_phantom"]
 
 Stroke = tuple[list[tuple[float, float]], float, float]  # points (u, v), width, strength
 Box = tuple[float, float, float, float]  # x, y, w, h in pixels
 
-STREAM = {"anatomy": 0, "history": 1, "visit": 2, "finding": 3}  # one stream of numbers each
+STREAM = {"anatomy": 0, "history": 1, "visit": 2, "finding": 3}  # each draws its own numbers
 
 
 # --------------------------------------------------------------------------- drawing on the grid
@@ -131,7 +130,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         chest=rng.normal(0.36 if woman else 0.375, 0.018),
         apex=rng.normal(0.115, 0.015),
         base=rng.normal(0.735, 0.025),
-        heart=rng.normal(0.152 + 0.02 * habitus, 0.018),
+        heart=rng.normal(0.157 + 0.02 * habitus, 0.023),
         heart_angle=rng.normal(0.55, 0.12),
         knob=rng.normal(0.045, 0.006),
         rib_spacing=rng.normal(0.077, 0.005),
@@ -220,7 +219,7 @@ def history(seed: int, patient: int) -> Iterator[Visit]:
             if tail < finding.prevalence:
                 findings[label] = 1 - tail / finding.prevalence
         labels = set(findings)
-        if rng.random() < 0.045:  # a reader misses a finding, or names one that is not there
+        if rng.random() < 0.035:  # a reader misses a finding, or names one that is not there
             labels ^= {rng.choice(list(findings) if findings else list(FINDINGS))}
         elif rng.random() < 0.01:
             labels |= {rng.choice(list(FINDINGS))}
@@ -436,7 +435,7 @@ def place(chest: Chest, rng: np.random.Generator, top: float = 0.06, bottom: flo
 
 def cardiomegaly(chest: Chest, rng: np.random.Generator, severity: float):
     """Draw a heart wider than half the chest."""
-    inside = heart(chest, 1.12 + 0.42 * severity + rng.uniform(-0.06, 0.06))
+    inside = heart(chest, 1.08 + 0.44 * severity + rng.uniform(-0.06, 0.06))
     return silhouette(chest, inside), inside > 0
 
 
@@ -495,20 +494,20 @@ def pneumothorax(chest: Chest, rng: np.random.Generator, severity: float):
     a, spot = chest.anatomy, rng.uniform(0.3, 0.75)
     middle = a.apex + spot * (chest.base - a.apex)
     anchor_v = (chest.base, middle, a.apex)[kind]
-    shrink = 1 - (0.12 + 0.15 * severity) * (1.0, 1.7, 0.8)[kind]
+    shrink = 1 - (0.14 + 0.13 * severity) * (1.0, 1.7, 0.8)[kind]
     r = side * chest.u
     shrunk = depth(chest, 0.09 + (r - 0.09) / shrink, anchor_v + (chest.v - anchor_v) / shrink)
-    reach = (0.10 + 0.10 * severity) * rng.uniform(0.65, 1.35)
+    reach = (0.115 + 0.08 * severity) * rng.uniform(0.65, 1.35)
     window = (
         soft(a.apex + reach - chest.v, 0.02),
-        soft(reach - np.abs(chest.v - middle), 0.02) * soft(r - 0.15, 0.02),
+        soft(reach - np.abs(chest.v - middle), 0.04) * soft(r - 0.15, 0.02),
         soft(chest.v - chest.base - 0.04 + 0.8 * reach, 0.02) * soft(r - 0.12, 0.02),
     )[kind]
     lung = soft(depth(chest, np.maximum(r, 0.001), chest.v), 0.006) * window
     gap = lung * (1 - soft(shrunk, 0.006))
     line = lung * soft(0.007 - np.abs(shrunk - 0.003), 0.004)
-    squeezed = lung * soft(shrunk, 0.006) * soft(0.04 - shrunk, 0.04)  # the lung next to the air
-    return 0.7 * line + 0.3 * squeezed - (0.60 + 0.35 * severity) * gap, gap > 0.5
+    squeezed = lung * soft(shrunk, 0.006) * soft(0.05 - shrunk, 0.05)  # the lung next to the air
+    return 0.8 * line + 0.4 * squeezed - (0.70 + 0.30 * severity) * gap, gap > 0.5
 
 
 def atelectasis(chest: Chest, rng: np.random.Generator, severity: float):
@@ -525,9 +524,8 @@ def atelectasis(chest: Chest, rng: np.random.Generator, severity: float):
         apart, bend, middle = rng.uniform(0.03, 0.045), rng.normal(0, 1.2), float(count - 1) / 2
         bowed = across + bend * along**2
         row = np.clip(np.round(bowed / apart + middle), 0, count - 1) - middle
-        inside = rng.uniform(0.009, 0.014) * (1.1 - (along / length) ** 2) - np.abs(
-            bowed - apart * row
-        )
+        thick = rng.uniform(0.009, 0.014) * (1.1 - (along / length) ** 2)
+        inside = thick - np.abs(bowed - apart * row)
     within = soft(inside, 0.006) * soft(chest.lung, 0.01)
     raised = soft(chest.v - dome(chest, chest.u) + 0.045 * severity, 0.012) * (side * chest.u > 0)
     fill = (0.50 + 0.40 * severity) * within
@@ -576,7 +574,6 @@ FINDINGS = {
     "Pneumonia": Finding(0.095, (0.1, 0.7, 0.0), pneumonia),
     "Pneumothorax": Finding(0.09, (0.1, 0.0, 0.1), pneumothorax),
 }
-assert tuple(FINDINGS) == CHESTX_RAY8
 
 
 def around(extent: np.ndarray, rng: np.random.Generator) -> Box | None:
@@ -677,7 +674,7 @@ def radiograph(visit: Visit, size: int) -> tuple[np.ndarray, dict[str, Box]]:
         water, extent = FINDINGS[label].draw(chest, own, visit.findings[label])
         fill = np.where(water < 0, fill + water, fill + water * np.clip(1 - fill, 0, 1))
         clear = np.where(water < -0.05, 0, clear)
-        box = around(extent, rng)
+        box = around(extent, own)  # not from `rng`: a finding must not change the devices
         if label in visit.boxed and box:
             boxes[label] = box
     lung = soft(chest.lung, 0.012)

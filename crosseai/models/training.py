@@ -112,7 +112,7 @@ def read_images(
     for row, name in enumerate(rows.index):
         pixels[row] = store.read(name)
     patients = pd.factorize(records.patient)[0]
-    patients = pd.Series(patients, records.image).loc[rows.index].to_numpy()
+    patients = pd.Series(patients, records.image).loc[rows.index].to_numpy(copy=True)
     truth = torch.tensor(truth, dtype=torch.float32).reshape(len(rows), len(labels))
     return Images(list(rows.index), torch.from_numpy(pixels), truth, patients)
 
@@ -170,7 +170,7 @@ class Inputs:
         return self._frozen_part(self.images.pixels.flip(2))
 
     def _frozen_part(self, pixels: torch.Tensor) -> torch.Tensor:
-        batches = tqdm(pixels.split(32), "frozen part", unit="batch", disable=None, leave=False)
+        batches = tqdm(pixels.split(16), "frozen part", unit="batch", disable=None, leave=False)
         parts = [self._forward(batch.to(self.device)).half().cpu() for batch in batches]
         return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 

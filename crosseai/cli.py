@@ -46,7 +46,7 @@ HELP = {
     "keep_last_ring": "A box keeps the ring that stopped its growth.",
     "labels": "The findings, separated by commas.",
     "layer": "Module that Grad-CAM++ weighs; the last with a spatial extent if not given.",
-    "learning_rate": "Highest learning rate: one epoch of warm-up, then a cosine to zero.",
+    "learning_rate": "Highest learning rate: rises for a tenth of the training, falls to zero.",
     "negatives": "Negatives a query of the contrastive loss.",
     "optimizer": "sgd (momentum 0.9) or adamw.",
     "output_stride": "Pixels of the image a pixel of the last feature map: 32 or 16.",

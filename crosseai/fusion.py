@@ -18,7 +18,7 @@ def scale(values: np.ndarray) -> np.ndarray:
     """Scale a map linearly so that it spans 0 to 255, float32; a constant map becomes zero."""
     values = np.asarray(values, "float32")
     low, high = values.min(), values.max()
-    return (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+    return (values - low) / (high - low) * 255 if high > low else np.zeros_like(values)
 
 
 def fuse(heatmap: np.ndarray, gradient: np.ndarray, t: float) -> np.ndarray:
@@ -50,7 +50,8 @@ def fuse(heatmap: np.ndarray, gradient: np.ndarray, t: float) -> np.ndarray:
         raise ValueError(f"maps of different shapes: {heatmap.shape} and {gradient.shape}")
     if not 0 <= t <= 1:
         raise ValueError(f"t: {t} lies outside 0 to 1")
-    return (t * scale(heatmap) + (1 - t) * scale(gradient)).astype("float32")
+    fused = t * scale(heatmap) + (1 - t) * scale(gradient)
+    return np.minimum(fused, 255, dtype="float32")  # rounding may pass 255 by a bit
 
 
 def fuse_files(
@@ -71,7 +72,7 @@ def fuse_files(
                 f"{heatmaps} and {gradients}: maps of different images, labels or weights; "
                 "make both with the same models"
             )
-        size = max(first.shape, second.shape)
+        size = tuple(map(max, first.shape, second.shape))
         row = {name: index for index, name in enumerate(first.images)}
         column = {name: index for index, name in enumerate(first.classes)}
         fused = (

@@ -55,11 +55,11 @@ class ImageStore:
         for path in paths:
             try:
                 file = h5py.File(path)
-            except OSError as error:
+                names, self.size = file["images"].asstr()[:], file["pixels"].shape[1]
+            except (OSError, KeyError) as error:
                 raise InputError(f"{path}: not a readable image cache ({error})") from None
-            for row, name in enumerate(file["images"].asstr()[:]):
+            for row, name in enumerate(names):
                 self._where[name] = (len(self._files), row)
-            self.size = file["pixels"].shape[1]
             self._files.append(file)
         self.images = list(self._where)
 

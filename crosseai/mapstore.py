@@ -61,7 +61,7 @@ def write(
         scale = np.full((len(images), len(classes)), np.nan, "float32")
         for image, label, values in maps:
             largest = float(np.abs(values).max())
-            scale[image, label] = largest
+            scale[image, label] = largest if np.isfinite(largest) else np.nan
             stored[image, label] = values / largest if largest > 0 else values
         for name, values, dtype in [
             ("scale", scale, "float32"),
@@ -89,16 +89,16 @@ class MapFile:
     def __init__(self, path: str | os.PathLike):
         try:
             self._file = h5py.File(path)
-        except OSError as error:
+            self.images = list(self._file["images"].asstr()[:])
+            self.classes = list(self._file["classes"].asstr()[:])
+            self.fold = self._file["fold"][:]
+            self.model = list(self._file["model"].asstr()[:])
+            self.shape = self._file["maps"].shape[2:]
+            self._scale = self._file["scale"][:]
+        except (OSError, KeyError) as error:
             raise InputError(f"{path}: not a readable map file ({error})") from None
         self.path = path
-        self.images = list(self._file["images"].asstr()[:])
-        self.classes = list(self._file["classes"].asstr()[:])
-        self.fold = self._file["fold"][:]
-        self.model = list(self._file["model"].asstr()[:])
-        self.shape = self._file["maps"].shape[2:]
         self.attributes = dict(self._file.attrs)
-        self._scale = self._file["scale"][:]
         self._row = {name: row for row, name in enumerate(self.images)}
         self._column = {name: column for column, name in enumerate(self.classes)}
 
@@ -138,6 +138,8 @@ def read(
     path: str | os.PathLike, image: str, label: str, size: tuple[int, int] | None = None
 ) -> np.ndarray:
     """One map of a shard, float32 [H, W]; see `MapFile.read`. The file is opened once."""
+    if not os.path.exists(path):
+        raise InputError(f"{path}: no such map file")
     return _opened(os.fspath(path), os.stat(path).st_mtime_ns).read(image, label, size)
 
 

@@ -163,7 +163,10 @@ def read(path: str | os.PathLike, schema: pa.Schema) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such table; run the stage that writes it first")
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: not a Parquet table ({error})") from None
     if table.schema.names != schema.names:
         raise InputError(f"{path}: columns {table.schema.names}, expected {schema.names}")
     return table.cast(schema).to_pandas()

@@ -63,6 +63,14 @@ def attribute(
     """
     if kind not in MAPS:
         raise InputError(f"maps: kind {kind!r} is unknown; choose one of {tuple(MAPS)}")
+    for setting, value, known in [
+        ("explain", explain, ("boxed", "all")),
+        ("score", score, ("test", "all")),
+    ]:
+        if value not in known:
+            raise InputError(f"{setting}: {value!r} is unknown; choose one of {known}")
+    if not models:
+        raise InputError("models: none given; name the weights of every fold")
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = {}
@@ -118,7 +126,7 @@ def attribute(
         first[2].shape if first else (1, 1),
         folds,
         [loaded[fold][2] for fold in folds],
-        {"kind": kind, **settings},
+        {"kind": kind, **{name: value for name, value in settings.items() if value is not None}},
     )
     log.info("%s: %d images explained", out, len(images))
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from crosseai.errors import InputError
 from crosseai.maps.state import class_index, evaluation_mode, forward_without_parameters
 
 __all__ = ["closed_form", "general_formula", "grad_cam_plus_plus"]
@@ -52,7 +53,7 @@ def grad_cam_plus_plus(
             return closed_form(recorder.activation, recorder.linear.weight.detach()[index])
         with torch.enable_grad():
             logits = forward_without_parameters(model, images.detach().requires_grad_())
-        return general_formula(recorder.activation, logits, index)
+            return general_formula(recorder.activation, logits, index)
 
 
 def closed_form(activation: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
@@ -117,7 +118,7 @@ class Recorder:
     def __init__(self, model: nn.Module, layer: str | None):
         modules = dict(model.named_modules())
         if layer is not None and layer not in modules:
-            raise ValueError(f"layer: the model has no module {layer!r}")
+            raise InputError(f"layer: the model has no module {layer!r}")
         self.activation = self.linear = self.pooled = self.linear_output = None
         leaves = [module for module in modules.values() if not list(module.children())]
         self._watched = leaves if layer is None else [modules[layer]]
@@ -143,7 +144,7 @@ class Recorder:
     def pools_linearly(self, logits: torch.Tensor) -> bool:
         """Whether the logits are a linear layer's output for the mean of the activation."""
         if self.activation is None:
-            raise ValueError("layer: no module gives a map of more than one pixel; name one")
+            raise InputError("layer: no module gives a map of more than one pixel; name one")
         if self.linear_output is not logits or self.pooled.shape != self.activation.shape[:2]:
             return False
         mean = self.activation.mean((2, 3))

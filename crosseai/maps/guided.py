@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from crosseai.errors import InputError
 from crosseai.maps.state import class_index, evaluation_mode, forward_without_parameters
 
 __all__ = ["guided_backprop"]
@@ -40,6 +41,8 @@ def guided_backprop(
     Tensor [N, C, H, W]
         Never negative, in logits per unit of the input; [N, C, 3, H, W] signed with "none".
     """
+    if reduction not in REDUCTIONS:
+        raise InputError(f"reduction: {reduction!r} is unknown; choose one of {tuple(REDUCTIONS)}")
     reduce = REDUCTIONS[reduction]
     index = class_index(classes, images)  # [N, C]
     leaf = images.detach().requires_grad_()

@@ -5,6 +5,7 @@ freezing a part is cutting the sequence. Its parameters carry torchvision's name
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from torchvision.models import densenet, resnet
 
 from crosseai.errors import InputError
-from crosseai.models.attention import TripletAttention
+from crosseai.models.attention import Gate, TripletAttention
 
 __all__ = ["BACKBONES", "build_backbone"]
 
@@ -55,10 +56,13 @@ def build_resnet(
     gate_bias: float,
     stride_in_1x1: bool,
     output_stride: int,
-) -> nn.Sequential:
+) -> tuple[nn.Sequential, int]:
     """Build a ResNet; see `build_backbone`."""
     network = resnet.ResNet(partial_block(block, gate_bias), depths)
     stages = OrderedDict(list(network.named_children())[:-2])  # without avgpool and fc
+    for gate in network.modules():
+        if isinstance(gate, Gate):
+            gate.reset()
     for name, stage in stages.items():
         if attention == "none" or (attention == "last" and name != "layer4"):
             for residual in stage.modules():
@@ -72,7 +76,7 @@ def build_resnet(
         for layer in network.layer4.modules():
             if isinstance(layer, nn.Conv2d):
                 layer.stride = (1, 1)
-    return nn.Sequential(stages)
+    return nn.Sequential(stages), 512 * block.expansion
 
 
 def partial_block(block: type[nn.Module], gate_bias: float) -> type[nn.Module]:
@@ -83,12 +87,12 @@ def partial_block(block: type[nn.Module], gate_bias: float) -> type[nn.Module]:
 
 
 def build_densenet(
-    constructor: callable,
+    constructor: Callable,
     attention: str,
     gate_bias: float,
     stride_in_1x1: bool,
     output_stride: int,
-) -> nn.Sequential:
+) -> tuple[nn.Sequential, int]:
     """Build a DenseNet with attention behind its dense blocks; see `build_backbone`."""
     if stride_in_1x1:
         raise InputError("stride_in_1x1: only resnet50 has a stride to move; set it to false")
@@ -102,7 +106,7 @@ def build_densenet(
     if output_stride == 16:
         stages["transition3"].pool = nn.Identity()
     stages["relu5"] = nn.ReLU()
-    return nn.Sequential(stages)
+    return nn.Sequential(stages), stages["norm5"].num_features
 
 
 #: Name, constructor taking (attention, gate_bias, stride_in_1x1, output_stride).
@@ -158,7 +162,4 @@ def build_backbone(
             raise InputError(f"{setting}: {value!r} is unknown; choose one of {known}")
     if stride_in_1x1 and name == "resnet18":
         raise InputError("stride_in_1x1: only resnet50 has a stride to move; set it to false")
-    backbone = BACKBONES[name](attention, gate_bias, stride_in_1x1, output_stride)
-    channels = [m.num_features for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
-    last = {"resnet18": 512, "resnet50": 2048}.get(name, channels[-1])
-    return backbone, last
+    return BACKBONES[name](attention, gate_bias, stride_in_1x1, output_stride)

@@ -40,7 +40,8 @@ def patient_contrastive(
     Tensor []
         Zero if no query has a negative.
     """
-    unit = normalize(embedding.float(), dim=1)  # [2Q, D]
+    precision = torch.promote_types(embedding.dtype, torch.float32)  # half is too coarse
+    unit = normalize(embedding.to(precision), dim=1)  # [2Q, D]
     query, positive = unit[0::2], unit[1::2]  # [Q, D]
     similarity = query @ unit.T / temperature  # [Q, 2Q]
     negative = (group[0::2, None] == group) & (patient[0::2, None] != patient)  # [Q, 2Q]

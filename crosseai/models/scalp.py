@@ -59,7 +59,11 @@ class Scalp(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits [N, L] of normalised images [N, 3, H, W]."""
-        return self.classifier(self.features(images).mean((2, 3)))
+        return self.head(self.features(images))
+
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        """Logits [N, L] of the last feature map [N, C, h, w]."""
+        return self.classifier(features.mean((2, 3)))
 
     def batches(
         self, labels: np.ndarray, patients: np.ndarray, size: int, rng: np.random.Generator

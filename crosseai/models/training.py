@@ -40,7 +40,7 @@ class Settings:
     ----------
     epochs, batch : int
     learning_rate : float
-        Rises over the first epoch and falls along a cosine to zero at the last step.
+        Rises over the first tenth of the training and falls along a cosine to zero.
     optimizer : {"sgd", "adamw"}
         SGD has momentum 0.9.
     weight_decay : float
@@ -106,6 +106,11 @@ def read_images(
     records: pd.DataFrame, store: ImageStore, names: Sequence[str], labels: Sequence[str]
 ) -> Images:
     """Read the images `names` from the cache, with their labels and patients."""
+    absent = sorted(set(names) - (set(records.image) & set(store.images)))
+    if absent:
+        raise InputError(
+            f"split: {absent[0]} and {len(absent) - 1} more are not in the image cache"
+        )
     rows = records.set_index("image").loc[list(names)]
     truth = [[label in found for label in labels] for found in rows.labels.map(set)]
     pixels = np.empty((len(rows), store.size, store.size), "uint8")
@@ -143,8 +148,10 @@ class Inputs:
 
     def augmented(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
         """Inputs of the images `rows`, each changed at random, [B, C, H, W]."""
+        if self.cached and not self.settings.flip:
+            return self.plain(rows)
         if self.cached:
-            mirror = torch.rand(len(rows), generator=generator) < 0.5 * self.settings.flip
+            mirror = torch.rand(len(rows), generator=generator) < 0.5
             mirror = mirror.view(-1, 1, 1, 1)
             chosen = torch.where(mirror, self._mirrored[rows], self._activations[rows])
             return chosen.to(self.device).float()
@@ -228,16 +235,23 @@ def train(
         log.info("fold %d: %d images to %s on", fold, len(names), part)
     if not len(parts["train"]) or not len(parts["validation"]):
         raise InputError(f"split: fold {fold} has no image to train or validate on")
+    positives = parts["validation"].truth.sum(0)
+    if not ((positives > 0) & (positives < len(parts["validation"]))).any():
+        raise InputError(f"split: fold {fold} has no label both on and off in validation")
 
     precision = settings.precision
     if precision == "auto":
         precision = "bf16-mixed" if torch.cuda.is_available() else "32-true"
-    fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=precision)
+    try:
+        fabric = lightning_fabric.Fabric(accelerator="auto", devices=1, precision=precision)
+    except ValueError as error:
+        raise InputError(f"precision: {precision!r} does not fit ({error})") from None
     model = model.to(memory_format=torch.channels_last)
     frozen = model.features[:stage].requires_grad_(False)
     optimizer = make_optimizer(model, settings)
     model, optimizer = fabric.setup(model, optimizer)
     model.mark_forward_method("losses")
+    model.mark_forward_method("head")
 
     out = Path(out)
     checkpoint = out / "checkpoint.pt"
@@ -408,9 +422,11 @@ def train_epoch(
 
 def learning_rate(epoch: float, settings: Settings) -> float:
     """Learning rate after `epoch` epochs, counted with fractions: a warm-up, then a cosine."""
-    if epoch < 1 < settings.epochs:
-        return settings.learning_rate * (epoch + 0.01)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs))
+    warm_up = settings.epochs / 10
+    if epoch < warm_up:
+        return settings.learning_rate * (epoch + 0.01) / (warm_up + 0.01)
+    done = (epoch - warm_up) / (settings.epochs - warm_up)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 @torch.no_grad()
@@ -421,7 +437,7 @@ def predict(model: nn.Module, inputs: Inputs, stage: int, batch: int) -> torch.T
     for start in range(0, len(inputs.images), batch):
         rows = np.arange(start, min(start + batch, len(inputs.images)))
         features = model.features[stage:](inputs.plain(rows))  # [B, C, h, w]
-        parts.append(model.classifier(features.mean((2, 3))).sigmoid().float().cpu())
+        parts.append(model.head(features).sigmoid().float().cpu())
     return torch.cat(parts)
 
 

@@ -1,0 +1,192 @@
+"""What the rules share: names, paths and the way from settings to options."""
+
+import json
+import os
+import shlex
+import sys
+from contextlib import contextmanager
+
+from checks import SCHEMA, check_schema, check_values, known_keys
+from crosseai.errors import InputError
+from crosseai.sources import sources
+
+# Jobs run this workflow's package, from any folder and in any environment, by the interpreter
+# that runs Snakemake unless a rule's environment comes first.
+os.environ.update(
+    PYTHONPATH=os.pathsep.join([str(workflow.basedir), os.getenv("PYTHONPATH", "")]),
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]),
+)
+
+
+wildcard_constraints:
+    fold=r"\d+",
+    shard=r"\d+",
+    map="[^/]+",
+    method="[^/]+",
+    model="[^/]+",
+
+
+@contextmanager
+def one_line_errors():
+    """End like the command line does: one line, exit code 1."""
+    try:
+        yield
+    except InputError as error:
+        files = ", ".join(map(str, workflow.configfiles))
+        sys.exit(f"crosseai: error: {files}: {error}")
+
+
+def out(path):
+    """A file of the run."""
+    return f"results/{config['run']}/{path}"
+
+
+def log_of(name):
+    return out(f"logs/{name}.log")
+
+
+def benchmark_of(name):
+    return out(f"benchmarks/{name}.tsv")
+
+
+def options(settings):
+    """Command-line options: --learning-rate 0.01 --flip --no-cache-frozen --labels Mass,Nodule."""
+    words = []
+    for key, value in sorted(settings.items()):
+        name = key.replace("_", "-")
+        if isinstance(value, bool):
+            words += [f"--{name}" if value else f"--no-{name}"]
+        elif value is not None:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words += [f"--{name}", text]
+    return shlex.join(words)
+
+
+def pick(settings, *keys):
+    return {key: settings[key] for key in keys}
+
+
+def shards(pattern):
+    """The files of all shards."""
+    return expand(
+        out(pattern), shard=range(config["images"]["shards"]), allow_missing=True
+    )
+
+
+def folds(pattern):
+    """The files of all folds."""
+    split = config["split"]
+    number = split["folds"] if split["kind"] == "kfold" else 1
+    return expand(out(pattern), fold=range(number), allow_missing=True)
+
+
+def models():
+    """The models that the table needs."""
+    return sorted({config["methods"][name]["model"] for name in config["table"]})
+
+
+def release_root():
+    release = config["release"]
+    return out("release") if release["kind"] == "phantom" else release["path"]
+
+
+def release_files():
+    """What of a release is an input: a phantom as a whole, else the tables and lists."""
+    if config["release"]["kind"] == "phantom":
+        return [release_root()]
+    return files_in(release_root(), ".csv", "_list.txt")
+
+
+def files_in(folder, *endings):
+    return sorted(
+        file.path for file in os.scandir(folder) if file.name.endswith(endings)
+    )
+
+
+def weights_of(model):
+    """The weights file that a model starts from, if any, and the report on it."""
+    file = config["models"][model]["weights"]
+    return [file, out(f"models/{model}/weights.json")] if file else []
+
+
+def network(model):
+    """The settings of a model that its network has, without those of its training."""
+    settings = config["models"][model]
+    schema = SCHEMA["properties"]["models"]["additionalProperties"]
+    training = schema["properties"].keys() - {"classifier"}
+    return pick(
+        settings, *(key for key in known_keys(schema, settings) if key not in training)
+    )
+
+
+def map_names(method):
+    """The map of a method, or the two that it fuses, as a list."""
+    names = config["methods"][method]["map"]
+    return [names] if isinstance(names, str) else names
+
+
+def is_fusion(method):
+    return len(map_names(method)) == 2
+
+
+def fusion_weight(method):
+    own = config["methods"][method]["t"]
+    return config["t"] if own is None else own
+
+
+def maps_of(method):
+    """Map files of a method before any fusion."""
+    model = config["methods"][method]["model"]
+    return [out(f"maps/{model}/{name}/{{shard}}.h5") for name in map_names(method)]
+
+
+def box_inputs(wildcards):
+    """The map that a method draws boxes on and, for a fusion, its two parts."""
+    own = maps_of(wildcards.method)
+    if is_fusion(wildcards.method):
+        return {"maps": out("fused/{method}/{shard}.h5"), "parts": own}
+    return {"maps": own[0]}
+
+
+def found_tables():
+    """The table of boxes of each method."""
+    return {name: [out(f"boxes/{name}.parquet")] for name in config["table"]}
+
+
+def predictions():
+    """The predictions of each model, a file a fold."""
+    return {
+        name: folds(f"models/{name}/fold{{fold}}/predictions.parquet")
+        for name in models()
+    }
+
+
+def named(option, files):
+    """Options that name files: --found scalp=boxes/scalp.parquet --found ..."""
+    pairs = [f"{name}={path}" for name, paths in files.items() for path in paths]
+    return shlex.join(word for pair in pairs for word in (f"--{option}", pair))
+
+
+def pictured():
+    """The method whose maps the page shows, as crosseai.report chooses it."""
+    fused = [name for name in config["table"] if is_fusion(name)]
+    reference = config["evaluation"]["reference"]
+    return reference if reference in fused else [*fused, config["table"][0]][0]
+
+
+def pictured_maps():
+    """Map files of the pictured method."""
+    method = pictured()
+    fused = [out(f"fused/{method}/{{shard}}.h5")] if is_fusion(method) else []
+    return expand(maps_of(method) + fused, shard=range(config["images"]["shards"]))
+
+
+def method_line(name):
+    """A method with the settings of its maps and its box rule, for methods.json."""
+    method = config["methods"][name]
+    return {
+        "model": method["model"],
+        "map": [config["maps"][map_name] for map_name in map_names(name)],
+        "t": fusion_weight(name) if is_fusion(name) else None,
+        "box": config["boxes"][method["box"]],
+    }

@@ -1,0 +1,52 @@
+rule weights:
+    input:
+        weights=lambda wildcards: config["models"][wildcards.model]["weights"],
+        code=sources("crosseai.models.weights"),
+    output:
+        report=out("models/{model}/weights.json"),
+    log:
+        log_of("weights/{model}"),
+    benchmark:
+        benchmark_of("weights/{model}")
+    # A wrong file ends the run before anything else has taken long.
+    priority: 100
+    conda:
+        "../../envs/crosseai.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        options=lambda wildcards: options(network(wildcards.model)),
+    shell:
+        "python -m crosseai weights {input.weights:q} {params.options} --out {output.report}"
+        " 2> {log}"
+
+
+rule train:
+    input:
+        records=rules.records.output.records,
+        split=rules.split.output.split,
+        images=shards("data/images/{shard}.h5"),
+        weights=lambda wildcards: weights_of(wildcards.model),
+        code=sources("crosseai.models.training"),
+    output:
+        weights=out("models/{model}/fold{fold}/weights.safetensors"),
+        history=out("models/{model}/fold{fold}/history.parquet"),
+        auc=out("models/{model}/fold{fold}/auc.parquet"),
+        predictions=out("models/{model}/fold{fold}/predictions.parquet"),
+    log:
+        log_of("train/{model}-fold{fold}"),
+    benchmark:
+        benchmark_of("train/{model}-fold{fold}")
+    conda:
+        "../../envs/crosseai.yaml"
+    threads: lambda wildcards: config["models"][wildcards.model]["threads"]
+    resources:
+        mem_mb=16000,
+    params:
+        out=subpath(output.weights, parent=True),
+        options=lambda wildcards: options(
+            {"labels": config["labels"], **config["models"][wildcards.model]}
+        ),
+    shell:
+        "python -m crosseai train {input.images} --records {input.records} --split {input.split}"
+        " --fold {wildcards.fold} {params.options} --out {params.out} 2> {log}"

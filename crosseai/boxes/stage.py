@@ -105,7 +105,7 @@ def find(
                     f"{source.path}: no map of {image}, {label}, which {maps} has; make it again"
                 ) from None
 
-        for image, label in tqdm(sorted(fused.pairs()), desc="boxes", unit="map"):
+        for image, label in tqdm(sorted(fused.pairs()), desc="boxes", unit="map", disable=None):
             if image not in sizes.index:
                 raise InputError(f"{records}: no row for {image}, which {maps} has; make it again")
             width, height = sizes.loc[image]

@@ -738,7 +738,7 @@ def write_phantom(
         (folder / "images").mkdir()
         draw = partial(write_image, folder=folder / "images", size=size)
         with pool(jobs) as each:
-            boxes = list(tqdm(each(draw, visits), desc="phantom", total=images, unit="image"))
+            boxes = list(tqdm(each(draw, visits), "phantom", images, unit="image", disable=None))
         write_tables(folder, visits, boxes, size)
 
 

@@ -154,7 +154,8 @@ def _panels(
     boxes = [found[method].get(pair) for pair in _pairs(truth)]
     missing = np.full(4, np.nan)
     overlap = iou([missing if box is None else box for box in boxes], _corners(truth))
-    images = ImageStore(sorted((run / "data/images").glob("*.h5")))
+    shards = range(config["images"]["shards"])
+    images = ImageStore([run / f"data/images/{shard}.h5" for shard in shards])
     model, parts = config["methods"][method]["model"], _map(config, method)
     if isinstance(parts, str):
         sources = [f"maps/{model}/{parts}", None, None]
@@ -167,7 +168,7 @@ def _panels(
         name = f"{image} · {label} (n = {counts[label]})"
         figure = figures.panel(
             images.read(image),
-            *(source and _read(run / source, image, label) for source in sources),
+            *(source and _read(run / source, shards, image, label) for source in sources),
             _corners(truth)[row],
             {other: found[other].get((image, label)) for other in found},
             name,
@@ -226,10 +227,10 @@ def _single(run: Path, method: str) -> dict[tuple[str, str], np.ndarray]:
     return dict(zip(_pairs(found), _corners(found), strict=True))
 
 
-def _read(folder: Path, image: str, label: str) -> np.ndarray:
+def _read(folder: Path, shards: range, image: str, label: str) -> np.ndarray:
     """The map of an image and label, from whichever shard holds it."""
-    for path in sorted(folder.glob("*.h5")):
-        with MapFile(path) as maps:
+    for shard in shards:
+        with MapFile(folder / f"{shard}.h5") as maps:
             if (image, label) in maps.pairs():
                 return maps.read(image, label)
     raise InputError(f"{folder}: no map of {image} and {label}; make the maps again")

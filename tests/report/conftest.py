@@ -26,6 +26,7 @@ def config():
         "run": "tiny",
         "split": {"kind": "random", "fractions": [0.7, 0.1, 0.2], "folds": 5, "seed": 0},
         "score": "test",
+        "images": {"shards": 2},
         "maps": {"cam": {"kind": "grad_cam_plus_plus"}, "guided": {"kind": "guided_backprop"}},
         "methods": {
             "scalp": {"model": "net", "map": "cam", "box": "rectangles"},

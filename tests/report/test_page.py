@@ -95,7 +95,7 @@ def test_a_missing_table_is_named(run, config, name):
 def test_a_missing_map_is_named(run, config):
     for path in (run / "maps/net/guided").iterdir():
         path.unlink()
-    with pytest.raises(InputError, match="guided: no map of"):
+    with pytest.raises(InputError, match=r"guided/0\.h5: not a readable map file"):
         report(run, config, nih=False, panels=1)
 
 

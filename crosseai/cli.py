@@ -71,6 +71,7 @@ HELP = {
     "threads": "CPU threads; the last digits depend on it.",
     "threshold": "Share of a map's maximum above which a pixel is mask.",
     "weight_decay": "Weight decay.",
+    "width": "Channels of a ResNet's first stage; 64 is the published network.",
     "weights": "Safetensors file under torchvision's names to start from.",
 }
 

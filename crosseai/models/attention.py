@@ -20,12 +20,7 @@ class Gate(nn.Module):
         super().__init__()
         self.convolution = nn.Conv2d(2, 1, 7, padding=3, bias=False)
         self.norm = nn.BatchNorm2d(1, momentum=0.01)
-        self.bias = bias
-        self.reset()
-
-    def reset(self) -> None:
-        """Start the gate at its bias again; torchvision's networks zero every batch norm's."""
-        nn.init.constant_(self.norm.bias, self.bias)
+        nn.init.constant_(self.norm.bias, bias)
 
     def forward(self, x: torch.Tensor, axis: int) -> torch.Tensor:
         """Pool `x` [N, C, H, W] over `axis` and weigh what remains; values in (0, 1)."""

@@ -13,17 +13,13 @@ from torch import nn
 from torchvision.models import densenet, resnet
 
 from crosseai.errors import InputError
-from crosseai.models.attention import Gate, TripletAttention
+from crosseai.models.attention import TripletAttention
 
 __all__ = ["BACKBONES", "build_backbone"]
 
 
 class AttentiveBasicBlock(resnet.BasicBlock):
     """A residual block of two convolutions whose branch is gated before the residual sum."""
-
-    def __init__(self, *args, gate_bias: float, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.attention = TripletAttention(gate_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [N, C, H, W] to [N, D, h, w]."""
@@ -35,10 +31,6 @@ class AttentiveBasicBlock(resnet.BasicBlock):
 
 class AttentiveBottleneck(resnet.Bottleneck):
     """A residual block of three convolutions whose branch is gated before the residual sum."""
-
-    def __init__(self, *args, gate_bias: float, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.attention = TripletAttention(gate_bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [N, C, H, W] to [N, D, h, w]."""
@@ -56,34 +48,46 @@ def build_resnet(
     gate_bias: float,
     stride_in_1x1: bool,
     output_stride: int,
+    width: int,
 ) -> tuple[nn.Sequential, int]:
     """Build a ResNet; see `build_backbone`."""
-    network = resnet.ResNet(partial_block(block, gate_bias), depths)
-    stages = OrderedDict(list(network.named_children())[:-2])  # without avgpool and fc
-    for gate in network.modules():
-        if isinstance(gate, Gate):
-            gate.reset()
-    for name, stage in stages.items():
-        if attention == "none" or (attention == "last" and name != "layer4"):
-            for residual in stage.modules():
-                if hasattr(residual, "attention"):
-                    residual.attention = nn.Identity()
-    if stride_in_1x1:
-        for residual in network.modules():
-            if isinstance(residual, resnet.Bottleneck):
-                residual.conv1.stride, residual.conv2.stride = residual.conv2.stride, (1, 1)
-    if output_stride == 16:
-        for layer in network.layer4.modules():
-            if isinstance(layer, nn.Conv2d):
-                layer.stride = (1, 1)
-    return nn.Sequential(stages), 512 * block.expansion
+    stages = OrderedDict(
+        conv1=nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False),
+        bn1=nn.BatchNorm2d(width),
+        relu=nn.ReLU(inplace=True),
+        maxpool=nn.MaxPool2d(3, stride=2, padding=1),
+    )
+    channels = width
+    for number, depth in enumerate(depths, 1):
+        planes = width * 2 ** (number - 1)
+        stride = 1 if number == 1 or (number == 4 and output_stride == 16) else 2
+        attentive = attention == "all" or (attention == "last" and number == 4)
+        blocks = []
+        for _ in range(depth):
+            blocks.append(
+                block(channels, planes, stride, shortcut(channels, planes, block, stride))
+            )
+            blocks[-1].attention = TripletAttention(gate_bias) if attentive else nn.Identity()
+            if stride_in_1x1:
+                blocks[-1].conv1.stride, blocks[-1].conv2.stride = (stride, stride), (1, 1)
+            channels, stride = planes * block.expansion, 1
+        stages[f"layer{number}"] = nn.Sequential(*blocks)
+    for name, layer in nn.Sequential(stages).named_modules():
+        if isinstance(layer, nn.Conv2d) and "attention" not in name:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(stages), channels
 
 
-def partial_block(block: type[nn.Module], gate_bias: float) -> type[nn.Module]:
-    """Bind `gate_bias`; torchvision reads the class attribute `expansion` off what it gets."""
-    bound = partial(block, gate_bias=gate_bias)
-    bound.expansion = block.expansion
-    return bound
+def shortcut(
+    channels: int, planes: int, block: type[nn.Module], stride: int
+) -> nn.Sequential | None:
+    """Projection beside a block whose output has another shape than its input."""
+    if stride == 1 and channels == planes * block.expansion:
+        return None
+    return nn.Sequential(
+        nn.Conv2d(channels, planes * block.expansion, 1, stride=stride, bias=False),
+        nn.BatchNorm2d(planes * block.expansion),
+    )
 
 
 def build_densenet(
@@ -92,10 +96,13 @@ def build_densenet(
     gate_bias: float,
     stride_in_1x1: bool,
     output_stride: int,
+    width: int,
 ) -> tuple[nn.Sequential, int]:
     """Build a DenseNet with attention behind its dense blocks; see `build_backbone`."""
     if stride_in_1x1:
         raise InputError("stride_in_1x1: only resnet50 has a stride to move; set it to false")
+    if width != 64:
+        raise InputError("width: only a ResNet's can be set; leave it at 64")
     stages = OrderedDict()
     for name, stage in constructor(weights=None).features.named_children():
         stages[name] = stage
@@ -109,7 +116,7 @@ def build_densenet(
     return nn.Sequential(stages), stages["norm5"].num_features
 
 
-#: Name, constructor taking (attention, gate_bias, stride_in_1x1, output_stride).
+#: Name, constructor taking (attention, gate_bias, stride_in_1x1, output_stride, width).
 BACKBONES = {
     "resnet18": partial(build_resnet, AttentiveBasicBlock, [2, 2, 2, 2]),
     "resnet50": partial(build_resnet, AttentiveBottleneck, [3, 4, 6, 3]),
@@ -124,6 +131,7 @@ def build_backbone(
     gate_bias: float = 0.0,
     stride_in_1x1: bool = False,
     output_stride: int = 32,
+    width: int = 64,
 ) -> tuple[nn.Sequential, int]:
     """Build a backbone with random weights.
 
@@ -141,6 +149,9 @@ def build_backbone(
     output_stride : {32, 16}
         Pixels of the image a pixel of the feature map. At 16 the last stage keeps the resolution
         of the one before.
+    width : int
+        Channels of a ResNet's first stage; each later stage has twice as many. 64 is the
+        published network; a narrow one trains in minutes on a small machine.
 
     Returns
     -------
@@ -162,4 +173,4 @@ def build_backbone(
             raise InputError(f"{setting}: {value!r} is unknown; choose one of {known}")
     if stride_in_1x1 and name == "resnet18":
         raise InputError("stride_in_1x1: only resnet50 has a stride to move; set it to false")
-    return BACKBONES[name](attention, gate_bias, stride_in_1x1, output_stride)
+    return BACKBONES[name](attention, gate_bias, stride_in_1x1, output_stride, width)

@@ -20,7 +20,7 @@ class Scalp(nn.Module):
     Parameters
     ----------
     labels : sequence of str
-    backbone, attention, gate_bias, stride_in_1x1, output_stride
+    backbone, attention, gate_bias, stride_in_1x1, output_stride, width
         See `crosseai.models.backbone.build_backbone`.
     classification_weight : float
         Lambda: the weight of the binary cross-entropy; the contrastive loss has the rest. At 1
@@ -41,6 +41,7 @@ class Scalp(nn.Module):
         gate_bias: float = 0.0,
         stride_in_1x1: bool = False,
         output_stride: int = 32,
+        width: int = 64,
         classification_weight: float = 0.8,
         temperature: float = 0.5,
         negatives: int = 8,
@@ -49,7 +50,7 @@ class Scalp(nn.Module):
         super().__init__()
         self.labels = list(labels)
         self.features, channels = build_backbone(
-            backbone, attention, gate_bias, stride_in_1x1, output_stride
+            backbone, attention, gate_bias, stride_in_1x1, output_stride, width
         )
         self.classifier = nn.Linear(channels, len(self.labels))
         self.classification_weight = classification_weight

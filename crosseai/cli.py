@@ -49,7 +49,7 @@ HELP = {
     "learning_rate": "Highest learning rate: rises for a tenth of the training, falls to zero.",
     "negatives": "Negatives a query of the contrastive loss.",
     "optimizer": "sgd (momentum 0.9) or adamw.",
-    "output_stride": "Pixels of the image a pixel of the last feature map: 32 or 16.",
+    "output_stride": "Pixels of the image a pixel of the last feature map: 32, 16 or 8.",
     "positive_in_denominator": "InfoNCE's denominator instead of SCALP's equation 1.",
     "precision": "32-true, bf16-mixed, 16-mixed, or auto: bf16-mixed on a GPU.",
     "ranks": "Boxes kept an image and label, best first.",

@@ -60,7 +60,7 @@ def build_resnet(
     channels = width
     for number, depth in enumerate(depths, 1):
         planes = width * 2 ** (number - 1)
-        stride = 1 if number == 1 or (number == 4 and output_stride == 16) else 2
+        stride = 2 if 1 < number <= STRIDED[output_stride] else 1
         attentive = attention == "all" or (attention == "last" and number == 4)
         blocks = []
         for _ in range(depth):
@@ -110,11 +110,14 @@ def build_densenet(
             attention == "all" or (attention == "last" and name == "denseblock4")
         ):
             stages[name.replace("denseblock", "attention")] = TripletAttention(gate_bias)
-    if output_stride == 16:
-        stages["transition3"].pool = nn.Identity()
+    for number in range(STRIDED[output_stride], 4):
+        stages[f"transition{number}"].pool = nn.Identity()
     stages["relu5"] = nn.ReLU()
     return nn.Sequential(stages), stages["norm5"].num_features
 
+
+#: Output stride -> the last of the four stages that halves the resolution.
+STRIDED = {32: 4, 16: 3, 8: 2}
 
 #: Name, constructor taking (attention, gate_bias, stride_in_1x1, output_stride, width).
 BACKBONES = {
@@ -146,9 +149,9 @@ def build_backbone(
     stride_in_1x1 : bool
         Put the stride of a bottleneck on its first 1x1 convolution (ResNet v1) rather than on the
         3x3 (torchvision's v1.5).
-    output_stride : {32, 16}
+    output_stride : {32, 16, 8}
         Pixels of the image a pixel of the feature map. At 16 the last stage keeps the resolution
-        of the one before.
+        of the one before, at 8 the last two do.
     width : int
         Channels of a ResNet's first stage; each later stage has twice as many. 64 is the
         published network; a narrow one trains in minutes on a small machine.
@@ -167,7 +170,7 @@ def build_backbone(
     for setting, value, known in [
         ("backbone", name, tuple(BACKBONES)),
         ("attention", attention, ("all", "last", "none")),
-        ("output_stride", output_stride, (32, 16)),
+        ("output_stride", output_stride, tuple(STRIDED)),
     ]:
         if value not in known:
             raise InputError(f"{setting}: {value!r} is unknown; choose one of {known}")

@@ -140,12 +140,13 @@ def test_stride_in_1x1_moves_the_stride_and_nothing_else():
     ("name", "stride_in_1x1"),
     [("resnet18", False), ("resnet50", False), ("resnet50", True), ("densenet121", False)],
 )
-def test_output_stride_16_doubles_the_map_and_keeps_the_parameters(name, stride_in_1x1):
+@pytest.mark.parametrize("stride", [16, 8])
+def test_a_finer_output_stride_keeps_the_parameters(name, stride_in_1x1, stride):
     with torch.device("meta"):
-        fine, channels = build_backbone(name, stride_in_1x1=stride_in_1x1, output_stride=16)
+        fine, channels = build_backbone(name, stride_in_1x1=stride_in_1x1, output_stride=stride)
         coarse, _ = build_backbone(name, stride_in_1x1=stride_in_1x1)
         images = torch.empty(1, 3, 64, 96)
-    assert fine(images).shape == (1, channels, 4, 6)
+    assert fine(images).shape == (1, channels, 64 // stride, 96 // stride)
     assert coarse(images).shape == (1, channels, 2, 3)
     assert {k: v.shape for k, v in fine.state_dict().items()} == {
         k: v.shape for k, v in coarse.state_dict().items()
@@ -157,7 +158,8 @@ def test_output_stride_16_doubles_the_map_and_keeps_the_parameters(name, stride_
     [
         ({"backbone": "resnet19"}, "resnet19"),
         ({"attention": "some"}, "some"),
-        ({"output_stride": 8}, "8"),
+        ({"output_stride": 4}, "4"),
+        ({"backbone": "densenet121", "width": 16}, "width"),
         ({"backbone": "resnet18", "stride_in_1x1": True}, "stride_in_1x1"),
         ({"backbone": "densenet121", "stride_in_1x1": True}, "stride_in_1x1"),
     ],
@@ -165,6 +167,15 @@ def test_output_stride_16_doubles_the_map_and_keeps_the_parameters(name, stride_
 def test_an_unknown_setting_is_named(settings, named):
     with pytest.raises(InputError, match=named):
         build("scalp", LABELS, **settings)
+
+
+def test_width_scales_every_stage():
+    with torch.device("meta"):
+        backbone, channels = build_backbone("resnet18", width=16)
+        images = torch.empty(1, 3, 64, 64)
+    assert channels == 128
+    assert backbone[:5](images).shape == (1, 16, 16, 16)  # up to layer1
+    assert backbone(images).shape == (1, 128, 2, 2)
 
 
 def test_an_unknown_classifier_is_named_with_the_known_ones():

@@ -39,6 +39,7 @@ HELP = {
     "flip": "Mirror half of the images left to right.",
     "folds": "Folds of kfold.",
     "fractions": "Shares of training, validation and test.",
+    "freeze_norms": "All batch norms keep their statistics.",
     "freeze_until": "Last stage that is not trained, such as layer3 or transition2.",
     "gate_bias": "Where the attention's gates start: sigmoid of this.",
     "images": "Number of radiographs.",

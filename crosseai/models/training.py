@@ -49,6 +49,9 @@ class Settings:
     freeze_until : str or None
         Name of the last stage that is not trained, such as layer3 or transition2. Its batch norms
         keep their statistics.
+    freeze_norms : bool
+        All batch norms keep their statistics, also those of the learned part: for pretrained
+        weights and batches whose own statistics are poor.
     cache_frozen : bool
         Run the frozen part once on every image and its mirror image and keep what comes out in
         memory as float16. Training then repeats the learned part alone, and mirroring is the only
@@ -69,6 +72,7 @@ class Settings:
     weight_decay: float = 1e-4
     weights: str | None = None
     freeze_until: str | None = None
+    freeze_norms: bool = False
     cache_frozen: bool = False
     rotation: float = 10.0
     scale: float = 0.1
@@ -386,6 +390,9 @@ def train_epoch(
     """One pass over the training images; the mean of each loss."""
     model.train()
     model.features[:stage].eval()
+    for layer in model.modules():
+        if settings.freeze_norms and isinstance(layer, nn.BatchNorm2d):
+            layer.eval()
     # Draws depend on the epoch alone, so that a resumed training repeats them.
     rng = np.random.default_rng([settings.seed, epoch])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))

@@ -282,6 +282,17 @@ def test_frozen_stages_keep_their_weights_and_statistics(run, tmp_path, tiny):
             assert torch.equal(after[name], value) == kept, name
 
 
+def test_frozen_norms_keep_their_statistics_and_still_learn(run, tmp_path):
+    train_fold(run, tmp_path, replace(SETTINGS, epochs=1, freeze_norms=True))
+    torch.manual_seed(SETTINGS.seed)
+    start = build("scalp", LABELS, **NETWORK).state_dict()
+    after = load_file(tmp_path / "weights.safetensors")
+    for name, value in after.items():
+        if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            assert torch.equal(value, start[name]), name
+    assert any("norm" in n and not torch.equal(v, start[n]) for n, v in after.items())
+
+
 def test_without_freezing_every_parameter_learns(run, tmp_path, tiny):
     save_file(tiny().state_dict(), tmp_path / "w.safetensors")
     torch.manual_seed(SETTINGS.seed)

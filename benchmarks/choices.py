@@ -1,8 +1,9 @@
 """What the choices that the papers leave open cost: Algorithm 1's settings on the phantom's maps.
 
-Usage: python benchmarks/choices.py results/phantom > choices.md
+Usage: python benchmarks/choices.py results/phantom [MODEL [GRADIENT_MAP]] > choices.md
 
-Reads the maps of a finished phantom run. A row changes one setting and keeps the others at their
+Reads the maps of a finished phantom run, by default those of the model scalp and of the map
+guided_backprop. A row changes one setting and keeps the others at their
 defaults. Only the phantom's boxes are looked at, never a radiologist's.
 """
 
@@ -18,7 +19,7 @@ from crosseai.evaluation.overlap import iou
 from crosseai.fusion import fuse
 from crosseai.labels import TABLE_1
 
-DEFAULT = {"t": 0.3, "threshold": 0.35, "smoothing": 0.0, "candidates": 50, "keep_last_ring": False}
+DEFAULT = {"t": 0.3, "threshold": 0.35, "smoothing": 2.0, "candidates": 50, "keep_last_ring": False}
 VALUES = {
     "t": (0.0, 0.1, 0.3, 0.5, 0.7, 1.0),
     "threshold": (0.15, 0.25, 0.35, 0.45, 0.55),
@@ -28,11 +29,17 @@ VALUES = {
 }
 
 
-def read_pairs(run: Path) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+#: Label, heatmap, gradient map, ground-truth box in map pixels.
+Pair = tuple[str, np.ndarray, np.ndarray, np.ndarray]
+
+
+def read_pairs(
+    run: Path, model: str, gradient_map: str
+) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
     """Label, heatmap, gradient map and ground-truth box in map pixels of each scored box."""
     size = tables.read(run / "data/records.parquet", tables.RECORDS).set_index("image")
-    heatmaps = sorted((run / "maps/scalp/grad_cam_plus_plus").glob("*.h5"))
-    gradients = sorted((run / "maps/scalp/guided_backprop").glob("*.h5"))
+    heatmaps = sorted((run / f"maps/{model}/grad_cam_plus_plus").glob("*.h5"))
+    gradients = sorted((run / f"maps/{model}/{gradient_map}").glob("*.h5"))
     boxes = tables.read(run / "data/boxes.parquet", tables.BOXES).set_index(["image", "label"])
     pairs = []
     for first, second in zip(heatmaps, gradients, strict=True):
@@ -53,7 +60,7 @@ def read_pairs(run: Path) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]
     return pairs
 
 
-def accuracy(pairs: list, t: float, smoothing: float, **settings) -> np.ndarray:
+def accuracy(pairs: list[Pair], t: float, smoothing: float, **settings) -> np.ndarray:
     """Mean IoU, then the accuracy at T(IoU) 0.1, 0.3 and 0.5; means of the six labels."""
     overlaps = {label: [] for label in TABLE_1}
     for label, heatmap, gradient, truth in pairs:
@@ -70,7 +77,8 @@ def accuracy(pairs: list, t: float, smoothing: float, **settings) -> np.ndarray:
 
 def main() -> None:
     """Print one Markdown table."""
-    pairs = read_pairs(Path(sys.argv[1]))
+    run, model, gradient_map = (*sys.argv[1:], *("scalp", "guided_backprop")[len(sys.argv) - 2 :])
+    pairs = read_pairs(Path(run), model, gradient_map)
     print(f"{len(pairs)} boxes; six-label means\n")
     print("| setting | value | mean IoU | T = 0.1 | T = 0.3 | T = 0.5 |")
     print("| --- | --- | --- | --- | --- | --- |")

@@ -61,8 +61,9 @@ def write(
         scale = np.full((len(images), len(classes)), np.nan, "float32")
         for image, label, values in maps:
             largest = float(np.abs(values).max())
-            scale[image, label] = largest if np.isfinite(largest) else np.nan
-            stored[image, label] = values / largest if largest > 0 else values
+            if np.isfinite(largest):  # else it reads as a map that was not made
+                scale[image, label] = largest
+                stored[image, label] = values / largest if largest > 0 else values
         for name, values, dtype in [
             ("scale", scale, "float32"),
             ("images", images, text),

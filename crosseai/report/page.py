@@ -108,7 +108,7 @@ def _notes(config: dict, nih: bool) -> list[str]:
     if _scores_training(config):
         which = "ALL of the release, those on images the network trained on among them"
     notes = [
-        "One box an image and label, n boxes drawn by radiologists a row; no box is a miss.",
+        "One box an image and label, n ground-truth boxes a row; no box is a miss.",
         f"Boxes scored (score: {config['score']}, split: {kind}): {which}.",
         "Means are over labels, each label with equal weight; their n is the number of boxes.",
         "Controls never see the image. They are made of boxes of other patients "

@@ -325,8 +325,11 @@ classifier_option = click.option(
 @main.command(cls=Stage, options_of=["crosseai.models:CLASSIFIERS"])
 @click.argument("file", type=click.Path())
 @classifier_option
+@click.option("--freeze-until", help=HELP["freeze_until"])
 @click.option("--out", type=click.Path(), help="Write here instead of printing.")
-def weights(file: str, classifier: str, out: str | None, **settings) -> None:
+def weights(
+    file: str, classifier: str, freeze_until: str | None, out: str | None, **settings
+) -> None:
     """Check that the weights in FILE belong to a network, before hours are spent.
 
     Tells as JSON which of the backbone's parameters are read from the file and which stay to be
@@ -337,11 +340,13 @@ def weights(file: str, classifier: str, out: str | None, **settings) -> None:
     """
     from crosseai.files import replacing
     from crosseai.models import CLASSIFIERS, build
+    from crosseai.models.training import frozen_stages
     from crosseai.models.weights import initialise
 
     (network,) = chosen(settings, known("classifier", classifier, CLASSIFIERS))
     model = build(classifier, ["finding"], **network)
     missing = initialise(model, file)
+    frozen_stages(model, freeze_until, missing)
     read = [name for name, _ in model.features.named_parameters() if name not in missing]
     report = json.dumps({"file": file, "read": read, "to_learn": missing}, indent=1)
     if out is None:

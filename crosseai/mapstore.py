@@ -61,9 +61,13 @@ def write(
         scale = np.full((len(images), len(classes)), np.nan, "float32")
         for image, label, values in maps:
             largest = float(np.abs(values).max())
-            if np.isfinite(largest):  # else it reads as a map that was not made
-                scale[image, label] = largest
-                stored[image, label] = values / largest if largest > 0 else values
+            if not np.isfinite(largest):
+                raise InputError(
+                    f"{path}: the map of {images[image]}, {classes[label]} is not finite; "
+                    "look at the training of its model"
+                )
+            scale[image, label] = largest
+            stored[image, label] = values / largest if largest > 0 else values
         for name, values, dtype in [
             ("scale", scale, "float32"),
             ("images", images, text),

@@ -81,12 +81,12 @@ def test_a_map_of_zeros_is_a_map(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_map_that_is_not_finite_never_reads_as_one(tmp_path, value):
+def test_a_map_that_is_not_finite_is_an_error_that_names_it(tmp_path, value):
     maps = MAPS.copy()
     maps[0, 0, 3, 3] = value
-    write(tmp_path / "0.h5", maps=maps)
-    with pytest.raises(KeyError):
-        mapstore.read(tmp_path / "0.h5", "x.png", "Mass")
+    with pytest.raises(InputError, match=r"x\.png, Mass is not finite"):
+        write(tmp_path / "0.h5", maps=maps)
+    assert not list(tmp_path.iterdir())
 
 
 def test_maps_that_were_not_asked_for_take_no_space(tmp_path):

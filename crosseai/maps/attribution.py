@@ -69,6 +69,8 @@ def attribute(
     ]:
         if value not in known:
             raise InputError(f"{setting}: {value!r} is unknown; choose one of {known}")
+    if settings.get("reduction") == "none":
+        raise InputError("reduction: 'none' gives no map to store; choose max or sum")
     if not models:
         raise InputError("models: none given; name the weights of every fold")
     torch.set_num_threads(threads)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crosseai.errors import InputError
+
 __all__ = ["Batch", "contrastive_batches", "plain_batches"]
 
 
@@ -68,6 +70,10 @@ def contrastive_batches(
         Rows 2i are queries, rows 2i + 1 their positives: another image of the patient with the
         drawn label, or the query's own image where there is none (augmented a second time).
     """
+    if negatives < 2 or negatives % 2:
+        raise InputError(f"negatives: {negatives} is not even and positive; a group needs that")
+    if size < 2 or size % 2:
+        raise InputError(f"batch: {size} is not even and positive; a query has its positive there")
     drawn = np.array([rng.choice(np.flatnonzero(row)) if row.any() else -1 for row in labels])
     same = defaultdict(list)  # (patient, label) -> images
     for image, label in zip(*np.nonzero(labels), strict=True):

@@ -1,10 +1,12 @@
 """The SCALP classifier (Jaiswal et al. 2021): attention, pooling, one logit a label."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 from torch import nn
+from torch.amp import is_autocast_available
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from crosseai.models.backbone import build_backbone
@@ -12,6 +14,17 @@ from crosseai.models.losses import patient_contrastive
 from crosseai.models.pairs import Batch, contrastive_batches, plain_batches
 
 __all__ = ["Scalp"]
+
+
+def without_autocast(x: torch.Tensor) -> AbstractContextManager:
+    """Where mixed precision would be too coarse."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()
+
+
+def pool(features: torch.Tensor) -> torch.Tensor:
+    """Global average [N, C] of [N, C, h, w], in float32 or better."""
+    return features.to(torch.promote_types(features.dtype, torch.float32)).mean((2, 3))
 
 
 class Scalp(nn.Module):
@@ -63,8 +76,9 @@ class Scalp(nn.Module):
         return self.head(self.features(images))
 
     def head(self, features: torch.Tensor) -> torch.Tensor:
-        """Logits [N, L] of the last feature map [N, C, h, w]."""
-        return self.classifier(features.mean((2, 3)))
+        """Logits [N, L] of the last feature map [N, C, h, w], never in half precision."""
+        with without_autocast(features):
+            return self.classifier(pool(features))
 
     def batches(
         self, labels: np.ndarray, patients: np.ndarray, size: int, rng: np.random.Generator
@@ -96,14 +110,19 @@ class Scalp(nn.Module):
         label, patient, group : Tensor [B] int
             See `crosseai.models.losses.patient_contrastive`.
         """
-        pooled = self.features[stage:](inputs).mean((2, 3))  # [B, C]
-        logits = self.classifier(pooled)  # [B, L]
-        classification = binary_cross_entropy_with_logits(logits, truth)
+        features = self.features[stage:](inputs)  # [B, C, h, w]
+        classification = binary_cross_entropy_with_logits(self.head(features), truth)
         if self.classification_weight == 1:
             return {"total": classification, "classification": classification}
-        contrastive = patient_contrastive(
-            pooled, label, patient, group, self.temperature, self.positive_in_denominator
-        )
+        with without_autocast(features):
+            contrastive = patient_contrastive(
+                pool(features),
+                label,
+                patient,
+                group,
+                self.temperature,
+                self.positive_in_denominator,
+            )
         share = self.classification_weight
         return {
             "total": share * classification + (1 - share) * contrastive,

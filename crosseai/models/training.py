@@ -226,9 +226,10 @@ def train(
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     model = build(classifier, labels, **network)
+    random = [name for name, _ in model.features.named_parameters()]
     if settings.weights:
-        weights.initialise(model, settings.weights)
-    stage = frozen_stages(model, settings.freeze_until)
+        random = weights.initialise(model, settings.weights)
+    stage = frozen_stages(model, settings.freeze_until, random)
 
     records, split = tables.read(records, tables.RECORDS), tables.read(split, tables.SPLIT)
     store = ImageStore(shards)
@@ -255,7 +256,6 @@ def train(
     optimizer = make_optimizer(model, settings)
     model, optimizer = fabric.setup(model, optimizer)
     model.mark_forward_method("losses")
-    model.mark_forward_method("head")
 
     out = Path(out)
     checkpoint = out / "checkpoint.pt"
@@ -278,7 +278,11 @@ def train(
     while epoch < settings.epochs:
         started = time.monotonic()
         losses = train_epoch(fabric, model, optimizer, inputs["train"], stage, epoch, settings)
-        probability = predict(model, inputs["validation"], stage, settings.batch)
+        probability = predict(fabric, model, inputs["validation"], stage, settings.batch)
+        if not (math.isfinite(losses["total"]) and probability.isfinite().all()):
+            raise InputError(
+                f"learning_rate: in epoch {epoch + 1} the loss is no longer finite; lower it"
+            )
         truth = parts["validation"].truth
         auc = float(
             np.nanmean([auc_of(truth[:, i], probability[:, i]) for i in range(len(labels))])
@@ -328,20 +332,36 @@ def train(
         "std": STD,
         "fold": fold,
     }
-    write_results(
-        model.module, inputs, fold, labels, history, description, stage, settings.batch, out
-    )
+    probability = {
+        part: predict(fabric, model, inputs[part], stage, settings.batch)
+        for part in ("validation", "test")
+    }
+    write_results(model.module, parts, probability, fold, labels, history, description, out)
     checkpoint.unlink()
 
 
-def frozen_stages(model: nn.Module, freeze_until: str | None) -> int:
-    """How many stages of ``model.features`` are not trained."""
+def frozen_stages(model: nn.Module, freeze_until: str | None, random: Sequence[str]) -> int:
+    """How many stages of ``model.features`` are not trained.
+
+    Raises
+    ------
+    InputError
+        If there is no such stage, or one of the parameters `random`, which no weights file
+        filled, lies in what would be frozen.
+    """
     if freeze_until is None:
         return 0
     names = [name for name, _ in model.features.named_children()]
     if freeze_until not in names:
         raise InputError(f"freeze_until: no stage {freeze_until!r}; choose one of {names}")
-    return names.index(freeze_until) + 1
+    stage = names.index(freeze_until) + 1
+    lost = [name for name in random if name.split(".")[0] in names[:stage]]
+    if lost:
+        raise InputError(
+            f"freeze_until: {len(lost)} parameters, {lost[0]} among them, would stay at random "
+            "numbers; give weights that hold them, or freeze less"
+        )
+    return stage
 
 
 def make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
@@ -405,19 +425,18 @@ def train_epoch(
         rate = learning_rate(epoch + step / len(batches), settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        losses = model.losses(
-            inputs.augmented(batch.image, generator),
-            stage,
-            *(
-                values.to(fabric.device)
-                for values in (
-                    images.truth[batch.image],
-                    torch.from_numpy(batch.label),
-                    patients[batch.image],
-                    torch.from_numpy(batch.group),
-                )
-            ),
+        targets = (
+            images.truth[batch.image],
+            torch.from_numpy(batch.label),
+            patients[batch.image],
+            torch.from_numpy(batch.group),
         )
+        with fabric.autocast():
+            losses = model.losses(
+                inputs.augmented(batch.image, generator),
+                stage,
+                *(values.to(fabric.device) for values in targets),
+            )
         optimizer.zero_grad()
         fabric.backward(losses["total"])
         optimizer.step()
@@ -437,13 +456,16 @@ def learning_rate(epoch: float, settings: Settings) -> float:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, inputs: Inputs, stage: int, batch: int) -> torch.Tensor:
+def predict(
+    fabric: lightning_fabric.Fabric, model: nn.Module, inputs: Inputs, stage: int, batch: int
+) -> torch.Tensor:
     """Probabilities of all labels, float32 [N, L] on the CPU."""
     model.eval()
     parts = [torch.empty(0, len(model.labels))]
     for start in range(0, len(inputs.images), batch):
         rows = np.arange(start, min(start + batch, len(inputs.images)))
-        features = model.features[stage:](inputs.plain(rows))  # [B, C, h, w]
+        with fabric.autocast():
+            features = model.features[stage:](inputs.plain(rows))  # [B, C, h, w]
         parts.append(model.head(features).sigmoid().float().cpu())
     return torch.cat(parts)
 
@@ -471,22 +493,20 @@ def auc_table(part: str, images: Images, probability: torch.Tensor, labels: Sequ
 
 def write_results(
     model: nn.Module,
-    inputs: dict[str, Inputs],
+    parts: dict[str, Images],
+    probability: dict[str, torch.Tensor],
     fold: int,
     labels: Sequence[str],
     history: list[dict],
     description: dict,
-    stage: int,
-    batch: int,
     out: Path,
 ) -> None:
     """Write AUC, predictions and history, and last the weights."""
     auc, predictions = [], []
-    for part in ("validation", "test"):
-        probability = predict(model, inputs[part], stage, batch)
-        auc += auc_table(part, inputs[part].images, probability, labels)
-        rows = pd.DataFrame(probability.numpy(), columns=list(labels), dtype="float64")
-        predictions.append(rows.assign(image=inputs[part].images.names, part=part, fold=fold))
+    for part, values in probability.items():
+        auc += auc_table(part, parts[part], values, labels)
+        rows = pd.DataFrame(values.numpy(), columns=list(labels), dtype="float64")
+        predictions.append(rows.assign(image=parts[part].names, part=part, fold=fold))
     for row in auc:
         log.info("fold %d %s %s: AUC %.3f", fold, row["part"], row["label"], row["auc"])
     tables.write(pd.DataFrame(auc), tables.AUC, out / "auc.parquet")

@@ -70,6 +70,15 @@ def train_fold(run, out, settings=SETTINGS, fold=0, network=NETWORK, labels=LABE
     train(records, split, shards, fold, labels, out, "scalp", network, settings)
 
 
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Weights file of the whole backbone, as it is built."""
+    path = tmp_path_factory.mktemp("start") / "w.safetensors"
+    torch.manual_seed(SETTINGS.seed)
+    save_file(build("scalp", LABELS, **NETWORK).features.state_dict(), path)
+    return str(path)
+
+
 def weights_of(out):
     return (out / "weights.safetensors").read_bytes()
 
@@ -187,8 +196,8 @@ def count_epochs(monkeypatch):
     ],
     ids=["adamw", "sgd", "cached"],
 )
-def test_a_killed_training_goes_on_to_the_same_bytes(run, tmp_path, monkeypatch, changes):
-    settings = replace(SETTINGS, **changes)
+def test_a_killed_training_goes_on_to_the_same_bytes(run, start, tmp_path, monkeypatch, changes):
+    settings = replace(SETTINGS, weights=start, **changes)
     train_fold(run, tmp_path / "whole", settings)
     killed_after(2, run, tmp_path / "killed", settings, monkeypatch)
     seen = count_epochs(monkeypatch)
@@ -293,6 +302,29 @@ def test_frozen_norms_keep_their_statistics_and_still_learn(run, tmp_path):
     assert any("norm" in n and not torch.equal(v, start[n]) for n, v in after.items())
 
 
+def test_nothing_is_frozen_at_random_numbers(run, tmp_path):
+    with pytest.raises(InputError, match=r"freeze_until: \d+ parameters, conv0\.weight"):
+        train_fold(run, tmp_path, replace(SETTINGS, freeze_until="transition1"))
+
+
+def test_mixed_precision_takes_effect(run, tmp_path):
+    train_fold(run, tmp_path / "a", replace(SETTINGS, epochs=1))
+    train_fold(run, tmp_path / "b", replace(SETTINGS, epochs=1, precision="bf16-mixed"))
+    assert weights_of(tmp_path / "a") != weights_of(tmp_path / "b")
+
+
+def test_a_diverged_training_ends_in_one_line(run, tmp_path):
+    settings = replace(SETTINGS, optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(InputError, match="learning_rate: in epoch 1 the loss is no longer finite"):
+        train_fold(run, tmp_path, settings)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("negatives", 1), ("negatives", 5)])
+def test_odd_negatives_are_refused(run, tmp_path, setting, value):
+    with pytest.raises(InputError, match=setting):
+        train_fold(run, tmp_path, network=NETWORK | {setting: value})
+
+
 def test_without_freezing_every_parameter_learns(run, tmp_path, tiny):
     save_file(tiny().state_dict(), tmp_path / "w.safetensors")
     torch.manual_seed(SETTINGS.seed)
@@ -355,10 +387,15 @@ def test_the_cache_gives_what_the_frozen_part_gives(run, flip):
         assert not any(flipped)
 
 
-def test_training_on_the_cache_is_training_on_the_images(run, tmp_path):
+def test_training_on_the_cache_is_training_on_the_images(run, start, tmp_path):
     """One epoch, no augmentation: half-precision activations alone tell the two apart."""
     settings = replace(
-        SETTINGS, epochs=1, freeze_until="transition1", optimizer="sgd", learning_rate=0.01
+        SETTINGS,
+        epochs=1,
+        weights=start,
+        freeze_until="transition1",
+        optimizer="sgd",
+        learning_rate=0.01,
     )
     train_fold(run, tmp_path / "plain", settings)
     train_fold(run, tmp_path / "cached", replace(settings, cache_frozen=True))
@@ -378,13 +415,13 @@ def test_caching_without_a_frozen_part_changes_nothing(run, tmp_path):
     assert weights_of(tmp_path / "a") == weights_of(tmp_path / "b")
 
 
-def test_the_whole_backbone_may_be_frozen(run, tmp_path):
-    settings = replace(SETTINGS, epochs=2, freeze_until="relu5", cache_frozen=True)
+def test_the_whole_backbone_may_be_frozen(run, start, tmp_path):
+    settings = replace(SETTINGS, epochs=2, weights=start, freeze_until="relu5", cache_frozen=True)
     train_fold(run, tmp_path, settings)
     torch.manual_seed(settings.seed)
-    start = build("scalp", LABELS, **NETWORK).state_dict()
+    built = build("scalp", LABELS, **NETWORK).state_dict()
     after = load_file(tmp_path / "weights.safetensors")
-    changed = {name for name in start if not torch.equal(start[name], after[name])}
+    changed = {name for name in built if not torch.equal(built[name], after[name])}
     assert changed == {"classifier.weight", "classifier.bias"}
 
 

@@ -1,7 +1,7 @@
 rule weights:
     input:
         weights=lambda wildcards: config["models"][wildcards.model]["weights"],
-        code=sources("crosseai.models.weights"),
+        code=sources("crosseai.models.weights", "crosseai.models.training"),
     output:
         report=out("models/{model}/weights.json"),
     log:
@@ -15,7 +15,12 @@ rule weights:
     resources:
         mem_mb=4000,
     params:
-        options=lambda wildcards: options(network(wildcards.model)),
+        options=lambda wildcards: options(
+            {
+                **network(wildcards.model),
+                **pick(config["models"][wildcards.model], "freeze_until"),
+            }
+        ),
     shell:
         "python -m crosseai weights {input.weights:q} {params.options} --out {output.report}"
         " 2> {log}"

@@ -557,7 +557,10 @@ def report(run: str) -> None:
     """
     from pathlib import Path
 
+    from crosseai.data.phantom import MARKER
     from crosseai.report.page import report as write_report
 
     config = json.loads(Path(run, "config.json").read_text())
-    write_report(Path(run), config, config["release"]["kind"] == "nih", config["report"]["panels"])
+    release = config["release"]
+    real = release["kind"] == "nih" and not Path(release["path"], MARKER).exists()
+    write_report(Path(run), config, real, config["report"]["panels"])

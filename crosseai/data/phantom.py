@@ -29,10 +29,13 @@ from tqdm import tqdm
 
 from crosseai.errors import InputError
 
-__all__ = ["Visit", "plan", "radiograph", "write_phantom"]
+__all__ = ["MARKER", "Visit", "plan", "radiograph", "write_phantom"]
 
 Stroke = tuple[list[tuple[float, float]], float, float]  # points (u, v), width, strength
 Box = tuple[float, float, float, float]  # x, y, w, h in pixels
+
+#: File that tells a phantom from a real release, which has the same layout.
+MARKER = "PHANTOM"
 
 STREAM = {"anatomy": 0, "history": 1, "visit": 2, "finding": 3}  # each draws its own numbers
 
@@ -740,6 +743,9 @@ def write_phantom(
         with pool(jobs) as each:
             boxes = list(tqdm(each(draw, visits), "phantom", images, unit="image", disable=None))
         write_tables(folder, visits, boxes, size)
+        (folder / MARKER).write_text(
+            f"{images} synthetic radiographs, {size} pixels, seed {seed}\n"
+        )
 
 
 @contextmanager

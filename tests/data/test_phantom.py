@@ -82,6 +82,7 @@ def test_a_larger_release_begins_with_the_smaller_one():
 def test_layout_is_the_one_of_nih(release, entries):
     assert {path.name for path in release.iterdir()} == {
         "images",
+        "PHANTOM",  # alone tells it from a real release
         "Data_Entry_2017.csv",
         "BBox_List_2017.csv",
         "train_val_list.txt",

@@ -215,6 +215,19 @@ def test_from_release_to_cache(tmp_path):
     assert (data / "0.h5").stat().st_size > 12 * 32 * 32
 
 
+def test_no_printed_figure_stands_beside_a_phantom_s(tmp_path, monkeypatch):
+    release = tmp_path / "release"
+    assert run("phantom", release, "--images", 4, "--size", 48).exit_code == 0
+    config = {"release": {"kind": "nih", "path": str(release)}, "report": {"panels": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    seen = []
+    monkeypatch.setattr("crosseai.report.page.report", lambda *words: seen.append(words[2]))
+    assert run("report", tmp_path).exit_code == 0
+    (release / "PHANTOM").unlink()
+    assert run("report", tmp_path).exit_code == 0
+    assert seen == [False, True]
+
+
 def test_weights_are_told(tmp_path):
     file, out = tmp_path / "some.safetensors", tmp_path / "report.json"
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
@@ -223,6 +236,9 @@ def test_weights_are_told(tmp_path):
     assert report["file"] == str(file)
     assert report["read"] == ["conv1.weight"]
     assert "bn1.weight" in report["to_learn"]
+    frozen = run("weights", file, "--backbone", "resnet18", "--freeze-until", "layer1")
+    assert frozen.exit_code == 1
+    assert "freeze_until: " in frozen.stderr
     wrong = run("weights", file, "--backbone", "densenet121")
     assert wrong.exit_code == 1
     assert "weights of another network: it has 'conv1.weight'" in wrong.stderr

@@ -77,6 +77,8 @@ def accuracy(pairs: list[Pair], t: float, smoothing: float, **settings) -> np.nd
 
 def main() -> None:
     """Print one Markdown table."""
+    if not 2 <= len(sys.argv) <= 4:
+        sys.exit(__doc__)
     run, model, gradient_map = (*sys.argv[1:], *("scalp", "guided_backprop")[len(sys.argv) - 2 :])
     pairs = read_pairs(Path(run), model, gradient_map)
     print(f"{len(pairs)} boxes; six-label means\n")

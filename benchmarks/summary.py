@@ -47,6 +47,8 @@ def by_label(table: pd.DataFrame, threshold: float) -> str:
 
 def main() -> None:
     """Print all tables of a run."""
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     run = Path(sys.argv[1])
     table = pd.read_csv(run / "table1.csv")
     table = table[table.criterion == "IoU"]

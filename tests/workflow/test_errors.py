@@ -48,7 +48,7 @@ MORE = {
     "out of range": ({"t": 1.5}, "t: 1.5 is greater than the maximum of 1"),
     "wrong value beside its neighbours": (
         {"models": {"scalp": {"negatives": 0}}},
-        "models.scalp.negatives: 0 is less than the minimum of 1",
+        "models.scalp.negatives: 0 is less than the minimum of 2",
     ),
     "label that no phantom has": ({"labels": ["Edema"]}, 'labels: "Edema" is unknown'),
     "release not named": ({"release": {"kind": "nih"}}, "release.path: not set"),

@@ -7,9 +7,7 @@ from crosseai.models.scalp import Scalp
 
 __all__ = ["CLASSIFIERS", "build"]
 
-#: A classifier maps normalised images [N, 3, H, W] to logits [N, L]. It has `features`, an
-#: ``nn.Sequential`` of named stages, and a `head` from the last feature map to the logits, and
-#: says by `batches` and `losses` how it is trained.
+#: Each a `crosseai.models.classifier.Classifier`.
 CLASSIFIERS = {"scalp": Scalp}
 
 

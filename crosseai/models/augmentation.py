@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import affine_grid, grid_sample
 
-__all__ = ["augment", "normalise"]
+__all__ = ["augment", "mirrored", "normalise"]
 
 #: ImageNet's mean and standard deviation a channel, torchvision's normalisation.
 MEAN = (0.485, 0.456, 0.406)
@@ -19,21 +19,30 @@ def normalise(
     return (grey - grey.new_tensor(mean).view(shape)) / grey.new_tensor(std).view(shape)
 
 
+def mirrored(boxes: torch.Tensor) -> torch.Tensor:
+    """Boxes [..., 4] of the mirror images; x1, y1, x2, y2 as shares of the image."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return torch.stack([1 - x2, y1, 1 - x1, y2], -1)
+
+
 def augment(
     pixels: torch.Tensor,
+    boxes: torch.Tensor,
     generator: torch.Generator,
     rotation: float = 10.0,
     scale: float = 0.1,
     shift: float = 0.05,
     contrast: float = 0.2,
     flip: bool = True,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotate, scale, shift, mirror and change the contrast of each image on its own.
 
     Parameters
     ----------
     pixels : Tensor [N, H, W] uint8 or float
         Grey, 0 to 255.
+    boxes : Tensor [N, L, 4] float32
+        x1, y1, x2, y2 as shares of the image, or NaN.
     generator : torch.Generator
         On the CPU, so that the draws do not depend on the device.
     rotation : float
@@ -47,8 +56,10 @@ def augment(
 
     Returns
     -------
-    Tensor [N, H, W] float32
+    pixels : Tensor [N, H, W] float32
         0 to 255.
+    boxes : Tensor [N, L, 4] float32
+        The upright box round each moved box, cut at the border of the image.
     """
     n = len(pixels)
 
@@ -59,12 +70,20 @@ def augment(
     mirror = torch.where(torch.rand(n, generator=generator) < 0.5 * flip, -1.0, 1.0)
     cos, sin = zoom * angle.cos(), zoom * angle.sin()
     shift_x, shift_y = 2 * draw(shift), 2 * draw(shift)  # the grid spans [-1, 1]
-    matrix = torch.stack([cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y], 1)  # [N, 6]
-    grid = affine_grid(
-        matrix.view(n, 2, 3).to(pixels.device), [n, 1, *pixels.shape[1:]], align_corners=False
-    )
+    matrix = torch.stack([cos * mirror, -sin, shift_x, sin * mirror, cos, shift_y], 1)
+    matrix = matrix.view(n, 2, 3)  # from a place in the new image to its place in the old
+    grid = affine_grid(matrix.to(pixels.device), [n, 1, *pixels.shape[1:]], align_corners=False)
     moved = grid_sample(pixels[:, None].float(), grid, align_corners=False)[:, 0]  # [N, H, W]
     gain, offset = (1 + draw(contrast)).to(moved), (255 * draw(contrast / 2)).to(moved)
     centre = moved.mean((1, 2), keepdim=True)
     changed = (moved - centre) * gain.view(-1, 1, 1) + centre + offset.view(-1, 1, 1)
-    return changed.clamp(0, 255)
+    return changed.clamp(0, 255), _moved(boxes, matrix)
+
+
+def _moved(boxes: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """Upright boxes [N, L, 4] round boxes that an affine grid [N, 2, 3] has moved."""
+    corners = 2 * boxes[..., [0, 1, 2, 1, 0, 3, 2, 3]].unflatten(-1, (4, 2)) - 1  # [N, L, 4, 2]
+    back = torch.linalg.inv(matrix[:, :, :2]).mT[:, None]  # [N, 1, 2, 2]
+    corners = (corners - matrix[:, None, None, :, 2]) @ back
+    corners = ((corners + 1) / 2).clamp(0, 1)
+    return torch.cat([corners.amin(2), corners.amax(2)], -1)

@@ -1,33 +1,21 @@
 """The SCALP classifier (Jaiswal et al. 2021): attention, pooling, one logit a label."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
 from torch import nn
-from torch.amp import is_autocast_available
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from crosseai.models.backbone import build_backbone
+from crosseai.models.classifier import Classifier, Targets, pool, without_autocast
 from crosseai.models.losses import patient_contrastive
 from crosseai.models.pairs import Batch, contrastive_batches, plain_batches
 
 __all__ = ["Scalp"]
 
 
-def without_autocast(x: torch.Tensor) -> AbstractContextManager:
-    """Where mixed precision would be too coarse."""
-    kind = x.device.type
-    return torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext()
-
-
-def pool(features: torch.Tensor) -> torch.Tensor:
-    """Global average [N, C] of [N, C, h, w], in float32 or better."""
-    return features.to(torch.promote_types(features.dtype, torch.float32)).mean((2, 3))
-
-
-class Scalp(nn.Module):
+class Scalp(Classifier):
     """Backbone with triplet attention, global average pooling and one linear layer.
 
     Parameters
@@ -71,10 +59,6 @@ class Scalp(nn.Module):
         self.negatives = negatives
         self.positive_in_denominator = positive_in_denominator
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits [N, L] of normalised images [N, 3, H, W]."""
-        return self.head(self.features(images))
-
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Logits [N, L] of the last feature map [N, C, h, w], never in half precision."""
         with without_autocast(features):
@@ -88,38 +72,18 @@ class Scalp(nn.Module):
             return plain_batches(len(labels), size, rng)
         return contrastive_batches(labels, patients, self.negatives, size, rng)
 
-    def losses(
-        self,
-        inputs: torch.Tensor,
-        stage: int,
-        truth: torch.Tensor,
-        label: torch.Tensor,
-        patient: torch.Tensor,
-        group: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
-        """Loss of one batch, `total` and by term.
-
-        Parameters
-        ----------
-        inputs : Tensor [B, C, H, W]
-            What goes into the stage of ``self.features`` that `stage` counts: the images for 0,
-            the activations of a frozen part for more.
-        stage : int
-        truth : Tensor [B, L]
-            0 or 1.
-        label, patient, group : Tensor [B] int
-            See `crosseai.models.losses.patient_contrastive`.
-        """
+    def losses(self, inputs: torch.Tensor, stage: int, targets: Targets) -> dict[str, torch.Tensor]:
+        """Cross-entropy and contrastive loss, weighted; see `Classifier.losses`."""
         features = self.features[stage:](inputs)  # [B, C, h, w]
-        classification = binary_cross_entropy_with_logits(self.head(features), truth)
+        classification = binary_cross_entropy_with_logits(self.head(features), targets.truth)
         if self.classification_weight == 1:
             return {"total": classification, "classification": classification}
         with without_autocast(features):
             contrastive = patient_contrastive(
                 pool(features),
-                label,
-                patient,
-                group,
+                targets.label,
+                targets.patient,
+                targets.group,
                 self.temperature,
                 self.positive_in_denominator,
             )

@@ -25,11 +25,14 @@ from crosseai.errors import InputError
 from crosseai.files import replacing
 from crosseai.imagestore import ImageStore
 from crosseai.models import build, weights
-from crosseai.models.augmentation import MEAN, STD, augment, normalise
+from crosseai.models.augmentation import MEAN, STD, augment, mirrored, normalise
+from crosseai.models.classifier import Targets
 
 __all__ = ["Images", "Settings", "auc_table", "train"]
 
 log = logging.getLogger(__name__)
+
+NO_BOXES = pd.DataFrame(columns=tables.BOXES.names)
 
 
 @dataclass(frozen=True)
@@ -95,21 +98,28 @@ class Images:
     truth : Tensor [N, L] float32
         0 or 1.
     patients : ndarray [N] int
+    boxes : Tensor [N, L, 4] float32
+        x1, y1, x2, y2 as shares of the image; NaN where there is none.
     """
 
     names: list[str]
     pixels: torch.Tensor
     truth: torch.Tensor
     patients: np.ndarray
+    boxes: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.names)
 
 
 def read_images(
-    records: pd.DataFrame, store: ImageStore, names: Sequence[str], labels: Sequence[str]
+    records: pd.DataFrame,
+    boxes: pd.DataFrame,
+    store: ImageStore,
+    names: Sequence[str],
+    labels: Sequence[str],
 ) -> Images:
-    """Read the images `names` from the cache, with their labels and patients."""
+    """Read the images `names` from the cache, with their labels, patients and boxes."""
     absent = sorted(set(names) - (set(records.image) & set(store.images)))
     if absent:
         raise InputError(
@@ -123,7 +133,18 @@ def read_images(
     patients = pd.factorize(records.patient)[0]
     patients = pd.Series(patients, records.image).loc[rows.index].to_numpy(copy=True)
     truth = torch.tensor(truth, dtype=torch.float32).reshape(len(rows), len(labels))
-    return Images(list(rows.index), torch.from_numpy(pixels), truth, patients)
+    pairs = pd.MultiIndex.from_product([rows.index, labels])
+    found = boxes.drop_duplicates(["image", "label"]).set_index(["image", "label"]).reindex(pairs)
+    corners = np.stack([found.x, found.y, found.x + found.w, found.y + found.h], 1)
+    corners = corners.astype("float32").reshape(len(rows), len(labels), 4)  # source pixels
+    size = rows[["width", "height", "width", "height"]].to_numpy("float32")[:, None]
+    return Images(
+        list(rows.index),
+        torch.from_numpy(pixels),
+        truth,
+        patients,
+        torch.from_numpy(corners / size),
+    )
 
 
 class Inputs:
@@ -150,20 +171,31 @@ class Inputs:
             return self._activations[rows].to(self.device).float()
         return self._forward(self.images.pixels[rows].to(self.device))
 
-    def augmented(self, rows: np.ndarray, generator: torch.Generator) -> torch.Tensor:
-        """Inputs of the images `rows`, each changed at random, [B, C, H, W]."""
+    def augmented(
+        self, rows: np.ndarray, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs [B, C, H, W] and boxes [B, L, 4] of the images `rows`, each changed at random."""
+        boxes = self.images.boxes[rows]
         if self.cached and not self.settings.flip:
-            return self.plain(rows)
+            return self.plain(rows), boxes
         if self.cached:
             mirror = torch.rand(len(rows), generator=generator) < 0.5
             mirror = mirror.view(-1, 1, 1, 1)
             chosen = torch.where(mirror, self._mirrored[rows], self._activations[rows])
-            return chosen.to(self.device).float()
+            boxes = torch.where(mirror[..., 0], mirrored(boxes), boxes)
+            return chosen.to(self.device).float(), boxes
         s = self.settings
-        pixels = self.images.pixels[rows].to(self.device)
-        return self._forward(
-            augment(pixels, generator, s.rotation, s.scale, s.shift, s.contrast, s.flip)
+        pixels, boxes = augment(
+            self.images.pixels[rows].to(self.device),
+            boxes,
+            generator,
+            s.rotation,
+            s.scale,
+            s.shift,
+            s.contrast,
+            s.flip,
         )
+        return self._forward(pixels), boxes
 
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
         images = normalise(pixels).contiguous(memory_format=torch.channels_last)
@@ -196,6 +228,7 @@ def train(
     classifier: str,
     network: dict,
     settings: Settings,
+    boxes: str | os.PathLike | None = None,
 ) -> None:
     """Train one fold and write weights, history, AUC and predictions into the folder `out`.
 
@@ -217,6 +250,8 @@ def train(
     network : dict
         The classifier's own settings; see `crosseai.models.build`.
     settings : Settings
+    boxes : path-like, optional
+        Table of the run; for a classifier whose training sees boxes, and for no other.
 
     Raises
     ------
@@ -226,17 +261,23 @@ def train(
     torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     model = build(classifier, labels, **network)
+    if model.sees_boxes != (boxes is not None):
+        raise InputError(
+            f"boxes: the training of {classifier!r} "
+            + ("needs them; give boxes.parquet" if model.sees_boxes else "must not see them")
+        )
     random = [name for name, _ in model.features.named_parameters()]
     if settings.weights:
         random = weights.initialise(model, settings.weights)
     stage = frozen_stages(model, settings.freeze_until, random)
 
     records, split = tables.read(records, tables.RECORDS), tables.read(split, tables.SPLIT)
+    known = tables.read(boxes, tables.BOXES) if boxes else NO_BOXES
     store = ImageStore(shards)
     parts = {}
     for part in ("train", "validation", "test"):
         names = split.image[(split.fold == fold) & (split.part == part)]
-        parts[part] = read_images(records, store, names, labels)
+        parts[part] = read_images(records, known, store, names, labels)
         log.info("fold %d: %d images to %s on", fold, len(names), part)
     if not len(parts["train"]) or not len(parts["validation"]):
         raise InputError(f"split: fold {fold} has no image to train or validate on")
@@ -260,11 +301,12 @@ def train(
     out = Path(out)
     checkpoint = out / "checkpoint.pt"
     key = fingerprint(parts, fold, labels, classifier, network, settings)
-    epoch, best, history = 0, {"auc": -math.inf}, []
+    epoch, best, history, guidance = 0, {"auc": -math.inf}, [], None
     if checkpoint.is_file():
         saved = torch.load(checkpoint, weights_only=True, map_location=fabric.device)
         if saved["key"] == key:
             epoch, best, history = saved["epoch"], saved["best"], saved["history"]
+            guidance = saved["guidance"]
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
             log.info("fold %d: going on after epoch %d of %d", fold, epoch, settings.epochs)
@@ -277,7 +319,10 @@ def train(
     }
     while epoch < settings.epochs:
         started = time.monotonic()
-        losses = train_epoch(fabric, model, optimizer, inputs["train"], stage, epoch, settings)
+        guidance = guide(fabric, model, inputs["train"], stage, epoch, settings, guidance)
+        losses = train_epoch(
+            fabric, model, optimizer, inputs["train"], guidance, stage, epoch, settings
+        )
         probability = predict(fabric, model, inputs["validation"], stage, settings.batch)
         if not (math.isfinite(losses["total"]) and probability.isfinite().all()):
             raise InputError(
@@ -316,6 +361,7 @@ def train(
                     "epoch": epoch,
                     "best": best,
                     "history": history,
+                    "guidance": guidance,
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
                 },
@@ -391,11 +437,32 @@ def fingerprint(
     state = hashlib.blake2b(text.encode())
     for images in parts.values():
         state.update("\n".join(images.names).encode())
-        for array in (images.pixels.numpy(), images.truth.numpy(), images.patients):
+        for array in (images.pixels, images.truth, images.boxes, images.patients):
             state.update(np.ascontiguousarray(array))
     if settings.weights:
         state.update(weights.digest(settings.weights).encode())
     return state.hexdigest()
+
+
+@torch.no_grad()
+def guide(
+    fabric: lightning_fabric.Fabric,
+    model: nn.Module,
+    inputs: Inputs,
+    stage: int,
+    epoch: int,
+    settings: Settings,
+    guidance: torch.Tensor | None,
+) -> torch.Tensor | None:
+    """Ask the classifier for the guidance of the coming epoch, [N, F], or keep what there is."""
+
+    def features(rows: np.ndarray) -> torch.Tensor:
+        with fabric.autocast():
+            return model.features[stage:](inputs.plain(rows))  # [B, C, h, w]
+
+    model.eval()
+    new = model.guide(epoch / settings.epochs, inputs.images.pixels, features)
+    return guidance if new is None else new
 
 
 def train_epoch(
@@ -403,6 +470,7 @@ def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     inputs: Inputs,
+    guidance: torch.Tensor | None,
     stage: int,
     epoch: int,
     settings: Settings,
@@ -425,18 +493,17 @@ def train_epoch(
         rate = learning_rate(epoch + step / len(batches), settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        targets = (
-            images.truth[batch.image],
-            torch.from_numpy(batch.label),
-            patients[batch.image],
-            torch.from_numpy(batch.group),
+        seen, boxes = inputs.augmented(batch.image, generator)
+        targets = Targets(
+            images.truth[batch.image].to(fabric.device),
+            torch.from_numpy(batch.label).to(fabric.device),
+            patients[batch.image].to(fabric.device),
+            torch.from_numpy(batch.group).to(fabric.device),
+            boxes.to(fabric.device),
+            None if guidance is None else guidance[batch.image].to(fabric.device),
         )
         with fabric.autocast():
-            losses = model.losses(
-                inputs.augmented(batch.image, generator),
-                stage,
-                *(values.to(fabric.device) for values in targets),
-            )
+            losses = model.losses(seen, stage, targets)
         optimizer.zero_grad()
         fabric.backward(losses["total"])
         optimizer.step()

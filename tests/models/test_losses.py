@@ -5,12 +5,14 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from crosseai.models import build
+from crosseai.models.classifier import Targets
 from crosseai.models.losses import patient_contrastive
 
 #: Six queries and their positives: two groups; the last query has no label.
 LABEL = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, -1, -1])
 PATIENT = torch.tensor([5, 5, 6, 6, 5, 5, 7, 7, 7, 7, 8, 8])  # group 1 has one patient alone
 GROUP = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2])
+NO_BOXES = torch.full((12, 2, 4), torch.nan)
 
 
 def embeddings(seed=0, rows=12):
@@ -110,7 +112,7 @@ def test_the_classifier_weighs_its_two_losses(share):
     model = build("scalp", ["a", "b"], backbone="tiny", classification_weight=share).eval()
     images = torch.randn(12, 3, 32, 32)
     truth = (torch.rand(12, 2) > 0.5).float()
-    losses = model.losses(images, 0, truth, LABEL, PATIENT, GROUP)
+    losses = model.losses(images, 0, Targets(truth, LABEL, PATIENT, GROUP, NO_BOXES))
     pooled = model.features(images).mean((2, 3))
     classification = binary_cross_entropy_with_logits(model(images), truth)
     contrastive = patient_contrastive(pooled, LABEL, PATIENT, GROUP)
@@ -121,6 +123,8 @@ def test_the_classifier_weighs_its_two_losses(share):
 
 def test_a_full_classification_weight_leaves_the_contrastive_loss_out():
     model = build("scalp", ["a", "b"], backbone="tiny", classification_weight=1).eval()
-    losses = model.losses(torch.randn(12, 3, 32, 32), 0, torch.zeros(12, 2), LABEL, PATIENT, GROUP)
+    losses = model.losses(
+        torch.randn(12, 3, 32, 32), 0, Targets(torch.zeros(12, 2), LABEL, PATIENT, GROUP, NO_BOXES)
+    )
     assert losses.keys() == {"total", "classification"}
     assert losses["total"] is losses["classification"]

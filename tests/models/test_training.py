@@ -164,7 +164,7 @@ def killed_after(epochs, run, out, settings, monkeypatch):
     original = training.train_epoch
 
     def train_epoch(*args):
-        if args[5] == epochs:
+        if args[6] == epochs:
             raise KeyboardInterrupt
         return original(*args)
 
@@ -180,7 +180,7 @@ def count_epochs(monkeypatch):
     original, seen = training.train_epoch, []
 
     def train_epoch(*args):
-        seen.append(args[5])
+        seen.append(args[6])
         return original(*args)
 
     monkeypatch.setattr(training, "train_epoch", train_epoch)
@@ -337,20 +337,27 @@ def test_without_freezing_every_parameter_learns(run, tmp_path, tiny):
     ]
 
 
+def boxes_of_four():
+    """A box on every tenth image, on one label."""
+    rows = [(f"{i}0.png", "Top", 4.0, 8.0, 16.0, 2.0) for i in range(4)]
+    return pd.DataFrame(rows, columns=tables.BOXES.names)
+
+
 def parts_of(run, stage, settings):
     torch.manual_seed(0)
     frozen = build("scalp", LABELS, **NETWORK).features[:stage].eval()
     records = tables.read(run / "records.parquet", tables.RECORDS)
     store = ImageStore([run / "0.h5", run / "1.h5"])
-    images = read_images(records, store, records.image[:40], LABELS)
+    images = read_images(records, boxes_of_four(), store, records.image[:40], LABELS)
     return Inputs(frozen, images, settings, torch.device("cpu"))
 
 
-def test_read_images_gives_pixels_truth_and_patients(run):
+def test_read_images_gives_pixels_truth_patients_and_boxes(run):
     records = tables.read(run / "records.parquet", tables.RECORDS)
     store = ImageStore([run / "0.h5", run / "1.h5"])
-    names = ["07.png", "02.png", "06.png"]
-    images = read_images(records, store, names, ["Top", "Hernia", "Left"])
+    names = ["07.png", "20.png", "06.png"]
+    records.loc[records.image == "20.png", "height"] = 2 * SIZE
+    images = read_images(records, boxes_of_four(), store, names, ["Top", "Hernia", "Left"])
     assert images.names == names
     assert len(images) == 3
     assert images.pixels.dtype == torch.uint8
@@ -359,6 +366,8 @@ def test_read_images_gives_pixels_truth_and_patients(run):
         found = set(records.labels[records.image == name].item())
         assert images.truth[i].tolist() == ["Top" in found, False, "Left" in found]
     assert images.patients[0] == images.patients[2] != images.patients[1]
+    assert images.boxes[1, 0].tolist() == [0.125, 0.125, 0.625, 0.15625]
+    assert images.boxes.isnan().sum() == 4 * 8
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -372,17 +381,22 @@ def test_the_cache_gives_what_the_frozen_part_gives(run, flip):
     mirrored = plain.frozen(normalise(plain.images.pixels[rows].flip(2))).detach()
     flipped = []
     for seed in range(8):
-        inputs = cached.augmented(rows, torch.Generator().manual_seed(seed))
+        inputs, boxes = cached.augmented(rows, torch.Generator().manual_seed(seed))
         assert inputs.dtype == torch.float32
-        for own, kept, turned in zip(inputs, plain.plain(rows), mirrored, strict=True):
+        upright = torch.tensor([0.125, 0.25, 0.625, 0.3125])  # of the second row's second label
+        sideways = torch.tensor([0.375, 0.25, 0.875, 0.3125])
+        views = zip(inputs, plain.plain(rows), mirrored, strict=True)
+        for i, (own, kept, turned) in enumerate(views):
             distance = [(own - other).abs().max() for other in (kept, turned)]
             assert min(distance) < 2**-9 * own.abs().max()
             assert max(distance) > 0.01 * own.abs().max()
             flipped.append(bool(distance[1] < distance[0]))
+            if i == 1:
+                assert torch.equal(boxes[1, 1], sideways if flipped[-1] else upright)
     if flip:
         assert 0.2 < np.mean(flipped) < 0.8
         first, again = (cached.augmented(rows, torch.Generator().manual_seed(3)) for _ in range(2))
-        assert torch.equal(first, again)
+        assert torch.equal(first[0], again[0])
     else:
         assert not any(flipped)
 

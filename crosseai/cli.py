@@ -27,6 +27,7 @@ HELP = {
     "attention": "Triplet attention: all, last (the last stage alone) or none.",
     "backbone": "resnet18, resnet50, densenet121 or densenet169.",
     "batch": "Images a step.",
+    "box_folds": "Folds over the patients with boxes.",
     "cache_frozen": "Run the frozen part once and keep what comes out in memory.",
     "candidates": "How many of the largest maximal rectangles compete; 0 for all.",
     "classification_weight": "Lambda: share of the cross-entropy; the rest is contrastive.",
@@ -295,6 +296,29 @@ def split(records: str, boxes: str, kind: str, out: str, **settings) -> None:
     tables.write(split_by_patient(records, boxes, kind, **settings), tables.SPLIT, out)
 
 
+@data.command("share-boxes", cls=Stage, options_of=["crosseai.data.split:share_boxes"])
+@file_option("--split", "split.parquet.")
+@file_option("--records", "records.parquet.")
+@file_option("--boxes", "boxes.parquet.")
+@out_option
+def share_boxes(split: str, records: str, boxes: str, out: str, **settings) -> None:
+    r"""Divide the tested images with boxes into folds, for training that sees boxes.
+
+    Each fold is tested by a model that saw the boxes of the others. Writes a table like
+    split.parquet.
+
+    Example:
+      crosseai data share-boxes --split data/split.parquet --records data/records.parquet \
+          --boxes data/boxes.parquet --out data/split_with_boxes.parquet
+    """
+    from crosseai import tables
+    from crosseai.data.split import share_boxes as share
+
+    split, records = tables.read(split, tables.SPLIT), tables.read(records, tables.RECORDS)
+    shared = share(split, records, tables.read(boxes, tables.BOXES), **settings)
+    tables.write(shared, tables.SPLIT, out)
+
+
 @data.command(cls=Stage, options_of=["crosseai.data.images:write_shard"])
 @click.argument("release", type=click.Path())
 @file_option("--records", "records.parquet.")
@@ -366,6 +390,7 @@ def weights(
 @click.option("--fold", default=0, show_default=True, help="Fold of the split to train.")
 @click.option("--labels", required=True, type=Listed(str), help=HELP["labels"])
 @classifier_option
+@click.option("--boxes", type=click.Path(), help="boxes.parquet, if the training sees boxes.")
 @file_option("--out", "Write into this folder.")
 def train(
     shards: tuple[str, ...],
@@ -374,6 +399,7 @@ def train(
     fold: int,
     labels: tuple[str, ...],
     classifier: str,
+    boxes: str | None,
     out: str,
     **settings,
 ) -> None:
@@ -392,7 +418,9 @@ def train(
     from crosseai.models.training import train as train_fold
 
     training, network = chosen(settings, Settings, known("classifier", classifier, CLASSIFIERS))
-    train_fold(records, split, shards, fold, labels, out, classifier, network, Settings(**training))
+    train_fold(
+        records, split, shards, fold, labels, out, classifier, network, Settings(**training), boxes
+    )
 
 
 @main.command(

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from crosseai import __version__, cli
-from crosseai.models.scalp import Scalp
+from crosseai.models import CLASSIFIERS
 from crosseai.models.training import Settings
 
 SCHEMA = yaml.safe_load(
@@ -101,6 +101,7 @@ def test_example_lines_are_complete_commands():
         ("data records", SCHEMA["release"]),
         ("data records", {"properties": {"labels": SCHEMA["labels"]}}),
         ("data split", SCHEMA["split"]),
+        ("data share-boxes", SCHEMA["split"]),
         ("train", SCHEMA["models"]["additionalProperties"]),
         ("maps", {"properties": {"explain": SCHEMA["explain"], "score": SCHEMA["score"]}}),
         ("maps", SCHEMA["maps"]["additionalProperties"]),
@@ -126,19 +127,27 @@ def test_defaults_are_the_schemas(name, schema):
     assert shared
     assert {key: own[key] for key in shared} == {key: wanted[key] for key in shared}
     if name in ("phantom", "data split", "train", "boxes find"):
-        assert wanted.keys() - own.keys() <= {"kind"}
+        assert wanted.keys() - own.keys() <= {"kind", "box_folds"}
 
 
-def test_training_has_the_keys_and_defaults_of_its_code():
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_training_has_the_keys_and_defaults_of_its_code(classifier):
     settings = {field.name: field.default for field in fields(Settings)}
     network = {
         name: parameter.default
-        for name, parameter in inspect.signature(Scalp).parameters.items()
+        for name, parameter in inspect.signature(CLASSIFIERS[classifier]).parameters.items()
         if name != "labels"
     }
-    code = settings | network | {"classifier": "scalp"}
-    assert in_schema(SCHEMA["models"]["additionalProperties"]) == code
-    assert defaults("train") == code | {"fold": 0}
+    schema = SCHEMA["models"]["additionalProperties"]
+    (own,) = [
+        b["then"]
+        for b in schema["allOf"]
+        if b["if"]["properties"]["classifier"]["const"] == classifier
+    ]
+    known = in_schema({"properties": schema["properties"]}) | in_schema(own)
+    assert known == settings | network | {"classifier": "scalp"}
+    assert settings.items() <= defaults("train").items()
+    assert network.keys() <= defaults("train").keys()
 
 
 def test_training_gets_what_was_given(monkeypatch):
@@ -150,9 +159,9 @@ def test_training_gets_what_was_given(monkeypatch):
         *("--learning-rate", 0.5, "--stride-in-1x1", "--backbone", "densenet121"),
     )
     assert done.exit_code == 0, done.output
-    ((records, split, shards, fold, labels, out, classifier, network, settings),) = called
+    ((records, split, shards, fold, labels, out, classifier, network, settings, boxes),) = called
     assert (records, split, shards, fold, out) == ("r", "s", ("a.h5", "b.h5"), 3, "o")
-    assert (labels, classifier) == (("Mass", "Nodule"), "scalp")
+    assert (labels, classifier, boxes) == (("Mass", "Nodule"), "scalp", None)
     assert settings == Settings(epochs=2, flip=False, learning_rate=0.5)
     assert network["backbone"] == "densenet121"
     assert network["stride_in_1x1"] is True

@@ -8,7 +8,7 @@ import pandas as pd
 
 from crosseai.errors import InputError
 
-__all__ = ["split_by_patient"]
+__all__ = ["share_boxes", "split_by_patient"]
 
 _KINDS = ("official", "random", "kfold")
 _PARTS = np.array(["train", "validation", "test"], object)
@@ -82,6 +82,60 @@ def split_by_patient(
         ],
         ignore_index=True,
     )
+
+
+def share_boxes(
+    split: pd.DataFrame,
+    records: pd.DataFrame,
+    boxes: pd.DataFrame,
+    box_folds: int = 5,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Divide the tested images with boxes anew, for a classifier whose training sees boxes.
+
+    The patients of these images are dealt to folds. Each fold tests its own and adds those of
+    the other folds to the training part; all else stays where it is, but for tested images
+    without a box, which are left out.
+
+    Parameters
+    ----------
+    split : DataFrame
+        `crosseai.tables.SPLIT` of one fold.
+    records, boxes : DataFrame
+    box_folds : int
+        At least 2; of 5, each classifier sees 80 % of the boxes.
+    seed : int
+
+    Returns
+    -------
+    DataFrame
+        `crosseai.tables.SPLIT`.
+
+    Raises
+    ------
+    InputError
+        If `split` has several folds, which share their boxes already, or there are fewer patients
+        with boxes than folds.
+    """
+    if split["fold"].nunique() != 1:
+        raise InputError("split: its folds share their boxes already; use it as it is")
+    tested = (split["part"] == "test") & split["image"].isin(boxes["image"])
+    images = np.sort(split.loc[tested, "image"])
+    patients = records.set_index("image")["patient"].loc[images]
+    names, owner, sizes = np.unique(patients, return_inverse=True, return_counts=True)
+    if not 2 <= box_folds <= len(names):
+        raise InputError(
+            f"split.box_folds: {box_folds}, must be at least 2 and at most the {len(names)} "
+            "patients with boxes on tested images"
+        )
+    fold = _deal(sizes, sizes, box_folds, np.random.default_rng(seed))[owner]  # [N]
+    others = split[split["part"] != "test"]
+    parts = []
+    for test in range(box_folds):
+        part = np.where(fold == test, "test", "train")
+        rows = pd.concat([others, pd.DataFrame({"image": images, "part": part})])
+        parts.append(rows.assign(fold=np.int32(test)).sort_values("image"))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _check_fractions(fractions: Sequence[float]) -> None:

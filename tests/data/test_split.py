@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosseai import tables
-from crosseai.data.split import split_by_patient
+from crosseai.data.split import share_boxes, split_by_patient
 from crosseai.errors import InputError
 
 
@@ -174,3 +174,40 @@ def test_too_few_patients_are_named():
 def test_a_part_without_share_stays_empty():
     split = split_by_patient(*release([1] * 10), "random", (0.8, 0.2, 0.0))
     assert split["part"].value_counts().to_dict() == {"train": 8, "validation": 2}
+
+
+def listed():
+    """40 patients of three images in train_val and 20 in test, a box on half of the latter's."""
+    return release([3] * 60, range(121, 180, 2), ["train_val"] * 120 + ["test"] * 60)
+
+
+def test_shared_boxes_are_tested_once_and_seen_by_the_other_folds():
+    records, boxes = listed()
+    split = split_by_patient(records, boxes, "official")
+    shared = share_boxes(split, records, boxes, box_folds=3)
+    assert shared.columns.tolist() == split.columns.tolist()
+    tested = set(split.image[split.part == "test"]) & set(boxes.image)
+    patient = records.set_index("image").patient
+    for fold, rows in shared.groupby("fold"):
+        part = rows.set_index("image").part
+        own = set(part.index[part == "test"])
+        assert own <= tested
+        assert set(part.index[part == "train"]) == set(split.image[split.part == "train"]) | (
+            tested - own
+        )
+        assert set(part.index[part == "validation"]) == set(split.image[split.part == "validation"])
+        assert not set(patient[list(own)]) & set(patient[part.index[part != "test"]])
+        assert 0.2 < len(own) / len(tested) < 0.47, fold
+    assert shared[shared.part == "test"].image.is_unique
+    assert set(shared.image[shared.part == "test"]) == tested
+    again = share_boxes(split.sample(frac=1, random_state=0), records[::-1], boxes[::-1], 3)
+    assert again.equals(shared)
+
+
+def test_boxes_that_are_shared_already_or_too_few_are_said_in_one_line():
+    records, boxes = listed()
+    with pytest.raises(InputError, match="share their boxes already"):
+        share_boxes(split_by_patient(records, boxes, "kfold", folds=3), records, boxes)
+    split = split_by_patient(records, boxes, "official")
+    with pytest.raises(InputError, match="box_folds: 500, must be at least 2 and at most"):
+        share_boxes(split, records, boxes, box_folds=500)

@@ -17,6 +17,9 @@ os.environ.update(
     PATH=os.pathsep.join([os.path.dirname(sys.executable), *os.get_exec_path()]),
 )
 
+#: The configuration is read without importing torch; a test compares this with the classes.
+CLASSIFIERS_THAT_SEE_BOXES = {"supervision"}
+
 
 wildcard_constraints:
     fold=r"\d+",
@@ -73,11 +76,27 @@ def shards(pattern):
     )
 
 
-def folds(pattern):
-    """The files of all folds."""
-    split = config["split"]
-    number = split["folds"] if split["kind"] == "kfold" else 1
-    return expand(out(pattern), fold=range(number), allow_missing=True)
+def is_kfold():
+    return config["split"]["kind"] == "kfold"
+
+
+def sees_boxes(model):
+    """Whether the training of a model sees boxes, as its class says."""
+    return CLASSIFIERS_THAT_SEE_BOXES >= {config["models"][model]["classifier"]}
+
+
+def split_of(model):
+    """The split of a model: where training sees boxes, they are divided into folds too."""
+    shared = sees_boxes(model) and not is_kfold()
+    return out("data/split_with_boxes.parquet" if shared else "data/split.parquet")
+
+
+def folds(model, name):
+    """A file of a model in all its folds."""
+    number = config["split"]["folds"] if is_kfold() else 1
+    if sees_boxes(model) and not is_kfold():
+        number = config["split"]["box_folds"]
+    return [out(f"models/{model}/fold{fold}/{name}") for fold in range(number)]
 
 
 def models():
@@ -107,6 +126,11 @@ def weights_of(model):
     """The weights file that a model starts from, if any, and the report on it."""
     file = config["models"][model]["weights"]
     return [file, out(f"models/{model}/weights.json")] if file else []
+
+
+def boxes_of(model):
+    """The boxes that the training of a model sees, if any."""
+    return [out("data/boxes.parquet")] if sees_boxes(model) else []
 
 
 def network(model):
@@ -155,10 +179,7 @@ def found_tables():
 
 def predictions():
     """The predictions of each model, a file a fold."""
-    return {
-        name: folds(f"models/{name}/fold{{fold}}/predictions.parquet")
-        for name in models()
-    }
+    return {name: folds(name, "predictions.parquet") for name in models()}
 
 
 def named(option, files):

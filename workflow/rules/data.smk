@@ -63,14 +63,36 @@ rule split:
     params:
         options=options(
             {
-                key: value
-                for key, value in config["split"].items()
-                if key != "folds" or config["split"]["kind"] == "kfold"
+                **pick(config["split"], "kind", "fractions", "seed"),
+                **(pick(config["split"], "folds") if is_kfold() else {}),
             }
         ),
     shell:
         "python -m crosseai data split --records {input.records} --boxes {input.boxes}"
         " {params.options} --out {output.split} 2> {log}"
+
+
+rule share_boxes:
+    input:
+        split=rules.split.output.split,
+        records=rules.records.output.records,
+        boxes=rules.records.output.boxes,
+        code=sources("crosseai.data.split", "crosseai.tables"),
+    output:
+        split=out("data/split_with_boxes.parquet"),
+    log:
+        log_of("share_boxes"),
+    benchmark:
+        benchmark_of("share_boxes")
+    conda:
+        "../../envs/crosseai.yaml"
+    resources:
+        mem_mb=2000,
+    params:
+        options=options(pick(config["split"], "box_folds", "seed")),
+    shell:
+        "python -m crosseai data share-boxes --split {input.split} --records {input.records}"
+        " --boxes {input.boxes} {params.options} --out {output.split} 2> {log}"
 
 
 rule images:

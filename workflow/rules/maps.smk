@@ -1,7 +1,7 @@
 rule maps:
     input:
-        weights=folds("models/{model}/fold{fold}/weights.safetensors"),
-        split=rules.split.output.split,
+        weights=lambda wildcards: folds(wildcards.model, "weights.safetensors"),
+        split=lambda wildcards: split_of(wildcards.model),
         boxes=rules.records.output.boxes,
         images=rules.images.output.images,
         code=sources("crosseai.maps.attribution"),

@@ -29,9 +29,10 @@ rule weights:
 rule train:
     input:
         records=rules.records.output.records,
-        split=rules.split.output.split,
+        split=lambda wildcards: split_of(wildcards.model),
         images=shards("data/images/{shard}.h5"),
         weights=lambda wildcards: weights_of(wildcards.model),
+        boxes=lambda wildcards: boxes_of(wildcards.model),
         code=sources("crosseai.models.training"),
     output:
         weights=out("models/{model}/fold{fold}/weights.safetensors"),
@@ -49,9 +50,13 @@ rule train:
         mem_mb=16000,
     params:
         out=subpath(output.weights, parent=True),
+        boxes=lambda wildcards, input: " ".join(
+            f"--boxes {path}" for path in input.boxes
+        ),
         options=lambda wildcards: options(
             {"labels": config["labels"], **config["models"][wildcards.model]}
         ),
     shell:
         "python -m crosseai train {input.images} --records {input.records} --split {input.split}"
-        " --fold {wildcards.fold} {params.options} --out {params.out} 2> {log}"
+        " --fold {wildcards.fold} {params.options} {params.boxes}"
+        " --out {params.out} 2> {log}"

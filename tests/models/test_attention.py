@@ -29,13 +29,14 @@ def branch(x, kernel, norm):
 def test_equals_the_paper_s_three_rotated_branches(attention):
     x = torch.randn(2, 5, 9, 8, dtype=torch.float64)  # [N, C, H, W]
     # Channel and width interact once height is in the channels' place: [N, H, C, W], and back.
+    # The kernel lies as [W, C].
     gate = attention.channel_width
-    first = branch(x.permute(0, 2, 1, 3), gate.convolution.weight, gate.norm).permute(0, 2, 1, 3)
-    # Channel and height, rotated the other way: [N, W, H, C], the kernel lying with them.
+    first = branch(
+        x.permute(0, 2, 1, 3), gate.convolution.weight.transpose(2, 3), gate.norm
+    ).permute(0, 2, 1, 3)
+    # Channel and height, rotated the other way: [N, W, H, C].
     gate = attention.channel_height
-    second = branch(
-        x.permute(0, 3, 2, 1), gate.convolution.weight.transpose(2, 3), gate.norm
-    ).permute(0, 3, 2, 1)
+    second = branch(x.permute(0, 3, 2, 1), gate.convolution.weight, gate.norm).permute(0, 3, 2, 1)
     gate = attention.height_width
     third = branch(x, gate.convolution.weight, gate.norm)
     expected = (first + second + third) / 3

@@ -3,18 +3,21 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, cycle
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from crosseai import mapstore, tables
 from crosseai.errors import InputError
 from crosseai.imagestore import ImageStore
-from crosseai.maps.cam import grad_cam_plus_plus
-from crosseai.maps.guided import guided_backprop
+from crosseai.maps.against_black import integrated_gradients, layer_conductance, lime
+from crosseai.maps.cam import cam, grad_cam, grad_cam_plus_plus
+from crosseai.maps.guided import deconvnet, guided_backprop
+from crosseai.maps.own import own
 from crosseai.models import weights
 from crosseai.models.augmentation import normalise
 
@@ -23,7 +26,20 @@ __all__ = ["MAPS", "attribute"]
 log = logging.getLogger(__name__)
 
 #: A map takes (model, images [N, 3, H, W], classes [N, C], **settings) and gives [N, C, h, w].
-MAPS = {"grad_cam_plus_plus": grad_cam_plus_plus, "guided_backprop": guided_backprop}
+MAPS = {
+    method.__name__: method
+    for method in (
+        cam,
+        grad_cam,
+        grad_cam_plus_plus,
+        guided_backprop,
+        deconvnet,
+        integrated_gradients,
+        layer_conductance,
+        lime,
+        own,
+    )
+}
 
 
 def attribute(
@@ -34,6 +50,7 @@ def attribute(
     out: str | os.PathLike,
     kind: str,
     settings: dict,
+    target: str = "label",
     explain: str = "boxed",
     score: str = "test",
     batch: int = 8,
@@ -55,6 +72,9 @@ def attribute(
         One of `MAPS`.
     settings : dict
         The map's own.
+    target : {"label", "argmax"}
+        What a label's map explains: its own logit, or the image's highest, whichever label that
+        is of, as SCALP's published code does.
     explain : {"boxed", "all"}
         The images and labels that have a box, or all.
     score : {"test", "all"}
@@ -64,6 +84,7 @@ def attribute(
     if kind not in MAPS:
         raise InputError(f"maps: kind {kind!r} is unknown; choose one of {tuple(MAPS)}")
     for setting, value, known in [
+        ("target", target, ("label", "argmax")),
         ("explain", explain, ("boxed", "all")),
         ("score", score, ("test", "all")),
     ]:
@@ -111,9 +132,11 @@ def attribute(
                 pixels = torch.from_numpy(np.stack([store.read(images[row]) for row in part]))
                 inputs = normalise(pixels.to(device), description["mean"], description["std"])
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-                maps = MAPS[kind](model, inputs, padded(asked), **settings).float().cpu().numpy()
-                for row, columns, own in zip(part, asked, maps, strict=True):
-                    for column, values in zip(columns, own, strict=False):
+                classes = padded(asked) if target == "label" else highest(model, inputs)
+                maps = MAPS[kind](model, inputs, classes, **settings).float().cpu().numpy()
+                for row, columns, found in zip(part, asked, maps, strict=True):
+                    # The one map of the highest logit stands for every label.
+                    for column, values in zip(columns, cycle(found), strict=False):
                         yield row, column, values
                 progress.update(len(part))
         progress.close()
@@ -128,7 +151,11 @@ def attribute(
         first[2].shape if first else (1, 1),
         folds,
         [loaded[fold][2] for fold in folds],
-        {"kind": kind, **{name: value for name, value in settings.items() if value is not None}},
+        {
+            "kind": kind,
+            "target": target,
+            **{name: value for name, value in settings.items() if value is not None},
+        },
     )
     log.info("%s: %d images explained", out, len(images))
 
@@ -159,3 +186,9 @@ def padded(rows: list[list[int]]) -> torch.Tensor:
     """Make lists of classes a rectangle, int [N, C], by repeating each one's last entry."""
     longest = max(map(len, rows))
     return torch.tensor([row + row[-1:] * (longest - len(row)) for row in rows])
+
+
+@torch.no_grad()
+def highest(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Class of the highest logit of each image, int [N, 1]."""
+    return model(inputs).argmax(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Guided backpropagation (Springenberg et al., "Striving for Simplicity", ICLR 2015)."""
+"""Gradients by the input with ReLUs of another backward pass: guided backpropagation, deconvnet."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from crosseai.errors import InputError
+from crosseai.maps.channels import reduction_of
 from crosseai.maps.state import class_index, evaluation_mode, forward_without_parameters
 
-__all__ = ["guided_backprop"]
+__all__ = ["deconvnet", "guided_backprop"]
 
 
 def guided_backprop(
@@ -19,10 +19,11 @@ def guided_backprop(
     classes: Sequence[int] | torch.Tensor,
     reduction: str = "max",
 ) -> torch.Tensor:
-    """Gradient of the logits by the input where ReLUs let only positive gradients back.
+    """Guided backpropagation (Springenberg et al., "Striving for Simplicity", ICLR 2015).
 
-    One forward pass is shared by all classes, each class costs one backward pass, and gradients
-    of parameters are never computed.
+    The gradient of the logits by the input where a ReLU lets back only what is positive, and only
+    where its activation is. One forward pass is shared by all classes, each class costs one
+    backward pass, and gradients of parameters are never computed.
 
     Parameters
     ----------
@@ -41,14 +42,35 @@ def guided_backprop(
     Tensor [N, C, H, W]
         Never negative, in logits per unit of the input; [N, C, 3, H, W] signed with "none".
     """
-    if reduction not in REDUCTIONS:
-        raise InputError(f"reduction: {reduction!r} is unknown; choose one of {tuple(REDUCTIONS)}")
-    reduce = REDUCTIONS[reduction]
+    return rectified_gradient(model, images, classes, reduction, guided=True)
+
+
+def deconvnet(
+    model: nn.Module,
+    images: torch.Tensor,
+    classes: Sequence[int] | torch.Tensor,
+    reduction: str = "max",
+) -> torch.Tensor:
+    """Deconvnet (Zeiler and Fergus, ECCV 2014).
+
+    As `guided_backprop`, but a ReLU lets back what is positive wherever it is.
+    """
+    return rectified_gradient(model, images, classes, reduction, guided=False)
+
+
+def rectified_gradient(
+    model: nn.Module,
+    images: torch.Tensor,
+    classes: Sequence[int] | torch.Tensor,
+    reduction: str,
+    guided: bool,
+) -> torch.Tensor:
+    """Gradient of the logits by the input through `RectifyingReLUs`; see `guided_backprop`."""
+    reduce = reduction_of(reduction)
     index = class_index(classes, images)  # [N, C]
     leaf = images.detach().requires_grad_()
-    with evaluation_mode(model), torch.enable_grad(), GuidedReLUs():
-        # The clone lets a network begin with an in-place operation.
-        logits = forward_without_parameters(model, leaf.clone())
+    with evaluation_mode(model), torch.enable_grad(), RectifyingReLUs(guided):
+        logits = forward_without_parameters(model, leaf)
         maps = []
         for column in index.T:  # [N]
             score = logits.gather(1, column[:, None]).sum()
@@ -57,38 +79,37 @@ def guided_backprop(
     return torch.stack(maps, 1)
 
 
-#: From the gradient [N, 3, H, W] to the map.
-REDUCTIONS = {
-    "max": lambda gradient: gradient.abs().amax(1),
-    "sum": lambda gradient: gradient.abs().sum(1),
-    "none": lambda gradient: gradient,
-}
-
-
-class GuidedReLU(torch.autograd.Function):
-    """A ReLU whose backward pass also drops negative gradients."""
+class RectifyingReLU(torch.autograd.Function):
+    """A ReLU whose backward pass drops negative gradients."""
 
     @staticmethod
-    def forward(ctx, x: torch.Tensor, in_place: bool) -> torch.Tensor:
+    def forward(ctx, x: torch.Tensor, guided: bool, in_place: bool) -> torch.Tensor:
         """ReLU of x, any shape."""
         output = x.relu_() if in_place else x.relu()
         if in_place:
             ctx.mark_dirty(x)
-        ctx.save_for_backward(output)
+        if guided:
+            ctx.save_for_backward(output)
         return output
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Pass the gradient where it and the activation are positive."""
-        (output,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradient.relu(), output, 0), None
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """Pass the gradient where it is positive and, if guided, the activation is too."""
+        passed = gradient.relu()
+        for output in ctx.saved_tensors:
+            passed = torch.ops.aten.threshold_backward(passed, output, 0)
+        return passed, None, None
 
 
-class GuidedReLUs(TorchFunctionMode):
-    """While active, every ReLU that PyTorch is asked for is a guided one."""
+class RectifyingReLUs(TorchFunctionMode):
+    """While active, every ReLU that PyTorch is asked for is a `RectifyingReLU`."""
 
     OUT_OF_PLACE = frozenset({torch.relu, torch.Tensor.relu, functional.relu})
     IN_PLACE = frozenset({torch.relu_, torch.Tensor.relu_})
+
+    def __init__(self, guided: bool):
+        super().__init__()
+        self.guided = guided
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         """Replace ReLUs; everything else goes on as it is."""
@@ -99,7 +120,7 @@ class GuidedReLUs(TorchFunctionMode):
         # In place means that the caller may go on with x itself, not with what is returned.
         inplace = kwargs.get("inplace", len(args) > 1 and args[1])
         if function not in self.IN_PLACE and not inplace:
-            return GuidedReLU.apply(x, False)
+            return RectifyingReLU.apply(x, self.guided, False)
         if x._is_view():  # which autograd lets no custom function write to
-            return x.copy_(GuidedReLU.apply(x, False))
-        return GuidedReLU.apply(x, True)
+            return x.copy_(RectifyingReLU.apply(x, self.guided, False))
+        return RectifyingReLU.apply(x, self.guided, True)

@@ -26,10 +26,10 @@ def forward_without_parameters(model: nn.Module, images: torch.Tensor) -> torch.
     """Logits of `images`, differentiable in the images but not in the parameters.
 
     The parameters' own `requires_grad` and `grad` are not touched, and no gradient of theirs is
-    ever computed or stored.
+    ever computed or stored. The network may begin with an in-place operation: it gets a copy.
     """
     parameters = {name: value.detach() for name, value in model.named_parameters()}
-    return functional_call(model, parameters, images, tie_weights=True)
+    return functional_call(model, parameters, images.clone(), tie_weights=True)
 
 
 def class_index(classes: Sequence[int] | torch.Tensor, images: torch.Tensor) -> torch.Tensor:

@@ -1,18 +1,26 @@
-from functools import partial
+import inspect
+from functools import partial, wraps
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
 from torchvision.models import densenet
 
-from crosseai import imagestore, mapstore, tables
+from crosseai import cli, imagestore, mapstore, tables
 from crosseai.errors import InputError
-from crosseai.maps.attribution import attribute
-from crosseai.maps.cam import grad_cam_plus_plus
-from crosseai.maps.guided import guided_backprop
-from crosseai.models import backbone, build, weights
+from crosseai.maps.attribution import MAPS, attribute
+from crosseai.maps.cam import grad_cam, grad_cam_plus_plus
+from crosseai.models import backbone, build, scalp, weights
 from crosseai.models.augmentation import normalise
+
+SCHEMA = yaml.safe_load(
+    (Path(__file__).parents[2] / "workflow/schemas/config.schema.yaml").read_text()
+)["properties"]["maps"]["additionalProperties"]
 
 LABELS = ["Mass", "Nodule", "Effusion"]
 NAMES = [f"{i}.png" for i in range(7)]
@@ -30,13 +38,16 @@ SIZE = 64
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny():
-    """Let a backbone be called "tiny": a DenseNet of five dense layers."""
+    """Let a backbone be called "tiny", a DenseNet of five dense layers, and SCALP make maps."""
 
     def constructor(weights):
         return densenet.DenseNet(8, (1, 2, 1, 1), num_init_features=16, bn_size=2)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(backbone.BACKBONES, "tiny", partial(backbone.build_densenet, constructor))
+        patch.setattr(
+            scalp.Scalp, "heatmaps", lambda model, x: model.features(x)[:, :3], raising=False
+        )
         yield
 
 
@@ -116,7 +127,7 @@ def test_boxed_images_are_explained_by_the_fold_that_tested_them(run, tmp_path):
         digests = [weights.digest(run / f"fold{f}" / "weights.safetensors") for f in (0, 1)]
         assert file.model == [digests[0], digests[1], digests[0]]
         assert file.classes == LABELS
-        assert file.attributes == {"kind": "grad_cam_plus_plus"}
+        assert file.attributes == {"kind": "grad_cam_plus_plus", "target": "label"}
         assert file.shape == (2, 2)
         pairs = [("0.png", "Nodule"), ("1.png", "Mass"), ("1.png", "Effusion"), ("3.png", "Mass")]
         assert_same_maps(run, file, pairs, grad_cam_plus_plus)
@@ -125,14 +136,88 @@ def test_boxed_images_are_explained_by_the_fold_that_tested_them(run, tmp_path):
         assert np.abs(file.read("1.png", "Mass") - other).max() > 0.05 * other.max()
 
 
-def test_guided_backpropagation_with_its_settings(run, tmp_path):
-    with explain(
-        run, tmp_path / "0.h5", kind="guided_backprop", settings={"reduction": "sum"}, batch=2
-    ) as file:
-        assert file.attributes == {"kind": "guided_backprop", "reduction": "sum"}
-        assert file.shape == (SIZE, SIZE)
+SETTINGS = {
+    "guided_backprop": {"reduction": "sum"},
+    "integrated_gradients": {"steps": 2, "reduction": "sum"},
+    "layer_conductance": {"steps": 3},
+    "lime": {"samples": 20, "superpixels": 9},
+}
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_every_kind_is_written_with_its_settings(run, tmp_path, kind):
+    settings = SETTINGS.get(kind, {})
+    with explain(run, tmp_path / "0.h5", kind=kind, settings=settings, batch=2) as file:
+        assert file.attributes == {"kind": kind, "target": "label", **settings}
+        native = "cam" in kind or kind in ("layer_conductance", "own")
+        assert file.shape == ((2, 2) if native else (SIZE, SIZE))
         pairs = [("0.png", "Nodule"), ("1.png", "Mass"), ("1.png", "Effusion"), ("3.png", "Mass")]
-        assert_same_maps(run, file, pairs, guided_backprop, reduction="sum")
+        assert_same_maps(run, file, pairs, MAPS[kind], **settings)
+        assert any(file.read(*pair).any() for pair in pairs)
+
+
+def test_argmax_stores_the_map_of_the_highest_logit_for_every_label(run, tmp_path):
+    moved = 0
+    with explain(run, tmp_path / "0.h5", kind="grad_cam", target="argmax", score="all") as file:
+        assert file.attributes == {"kind": "grad_cam", "target": "argmax"}
+        assert len(file.pairs()) == 7
+        for image, label in file.pairs():
+            fold = int(file.fold[file.images.index(image)])
+            model, _ = weights.load(run / f"fold{fold}" / "weights.safetensors")
+            pixels = torch.from_numpy(imagestore.ImageStore([run / "0.h5"]).read(image))[None]
+            logits = model(normalise(pixels, MEAN, STD))[0].tolist()
+            highest = LABELS[logits.index(max(logits))]
+            expected = directly(run, image, highest, fold, grad_cam).numpy()
+            np.testing.assert_allclose(
+                file.read(image, label), expected, rtol=1e-2, atol=2e-3 * expected.max()
+            )
+            moved += highest != label
+    assert 0 < moved < 7
+
+
+def test_argmax_explains_each_image_once(run, tmp_path, monkeypatch):
+    asked = []
+
+    def two_classes(model, images, classes):
+        asked.append(classes)
+        return torch.ones(len(images), classes.shape[1], 2, 2)
+
+    monkeypatch.setitem(MAPS, "toy", two_classes)
+    with explain(run, tmp_path / "0.h5", kind="toy", target="argmax", explain="all") as file:
+        assert len(file.pairs()) == 18
+    assert [classes.shape[1] for classes in asked] == [1] * len(asked)
+    assert sum(map(len, asked)) == 6
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_the_schema_has_each_kind_with_the_settings_of_its_function(kind):
+    parameters = inspect.signature(MAPS[kind]).parameters.values()
+    code = {p.name: p.default for p in parameters if p.default is not p.empty}
+    own = {
+        name: value["default"]
+        for branch in SCHEMA["allOf"]
+        if Draft202012Validator(branch["if"]).is_valid({"kind": kind})
+        for name, value in branch["then"]["properties"].items()
+    }
+    assert kind in SCHEMA["properties"]["kind"]["enum"]
+    assert own == code
+    assert len(SCHEMA["properties"]["kind"]["enum"]) == len(MAPS)
+
+
+def test_the_command_line_passes_everything_on(monkeypatch):
+    called = []
+
+    @wraps(attribute)
+    def record(*words, **common):
+        called.append((*words, common["target"]))
+
+    monkeypatch.setattr("crosseai.maps.attribution.attribute", record)
+    words = ["maps", "a", "b", "--images", "i", "--split", "s", "--boxes", "x", "--out", "o"]
+    given = ["--kind", "lime", "--target", "argmax", "--samples", "7", "--seed", "3"]
+    done = CliRunner().invoke(cli.main, words + given)
+    assert done.exit_code == 0, done.output
+    settings = {"samples": 7, "superpixels": 64, "seed": 3}
+    assert called == [(("a", "b"), "s", "x", "i", "o", "lime", settings, "argmax")]
 
 
 def test_all_explains_every_label_of_every_tested_image(run, tmp_path):
@@ -181,7 +266,8 @@ def test_a_setting_that_is_null_is_taken(run, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"kind": "cam"}, r"'cam'.*grad_cam_plus_plus.*guided_backprop"),
+        ({"kind": "camera"}, r"'camera'.*grad_cam_plus_plus.*guided_backprop"),
+        ({"target": "highest"}, "highest"),
         ({"folds": (1,)}, "no weights of fold 0"),
         ({"folds": ()}, "models"),
         ({"shard": "none.h5"}, r"none\.h5"),

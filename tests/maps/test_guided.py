@@ -4,12 +4,12 @@ import warnings
 import pytest
 import torch
 import torchvision
-from captum.attr import GuidedBackprop
+from captum.attr import Deconvolution, GuidedBackprop
 from torch import nn
 from torch.nn import functional
 from torchvision.models import resnet
 
-from crosseai.maps.guided import guided_backprop
+from crosseai.maps.guided import deconvnet, guided_backprop
 from crosseai.models import build
 
 
@@ -19,11 +19,14 @@ def images(n=2, size=16):
     )
 
 
-def captums(network, batch, classes):
-    """Signed guided gradients by captum, [N, C, 3, H, W]; each ReLU must be a module of its own."""
+PEERS = {guided_backprop: GuidedBackprop, deconvnet: Deconvolution}
+
+
+def captums(network, batch, classes, method=guided_backprop):
+    """Signed gradients by captum, [N, C, 3, H, W]; each ReLU must be a module of its own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        peer = GuidedBackprop(network)
+        peer = PEERS[method](network)
         maps = [peer.attribute(batch.clone(), torch.full((len(batch),), c)) for c in classes]
     return torch.stack(maps, 1).detach()
 
@@ -111,20 +114,22 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_way_to_call_a_relu_equals_captum_on_modules(way):
-    expected = captums(Own(), images(), range(4))
+@pytest.mark.parametrize("method", PEERS)
+def test_every_way_to_call_a_relu_equals_captum_on_modules(method, way):
+    expected = captums(Own(), images(), range(4), method)
     network = WAYS[way]()
     torch.testing.assert_close(network(images()), Own()(images()), rtol=1e-12, atol=1e-14)
-    maps = guided_backprop(network, images(), range(4), "none")
+    maps = method(network, images(), range(4), "none")
     assert expected.abs().amax() > 0
     torch.testing.assert_close(maps, expected, rtol=1e-9, atol=1e-15)
 
 
-def test_differs_from_the_plain_gradient():
+def test_the_methods_differ_from_the_plain_gradient_and_each_other():
     network, leaf = Own(), images().requires_grad_()
     (plain,) = torch.autograd.grad(network(leaf)[:, 0].sum(), leaf)
-    guided = guided_backprop(network, images(), [0], "none")[:, 0]
-    assert (guided - plain).abs().max() > 0.1 * plain.abs().max()
+    guided, deconvolved = (method(network, images(), [0], "none")[:, 0] for method in PEERS)
+    for a, b in [(guided, plain), (deconvolved, plain), (guided, deconvolved)]:
+        assert (a - b).abs().max() > 0.1 * plain.abs().max()
 
 
 def test_by_hand():
@@ -139,6 +144,9 @@ def test_by_hand():
     dark = torch.tensor([-1.0, 0.1, 0.1]).view(1, 3, 1, 1)  # neither is
     signed = guided_backprop(network, torch.cat([lit, dark]), [0], "none")
     assert signed.flatten(1).tolist() == [[2.0, -4.0, 6.0], [0.0, 0.0, 0.0]]
+    # The deconvnet does not ask whether a unit is active.
+    signed = deconvnet(network, torch.cat([lit, dark]), [0], "none")
+    assert signed.flatten(1).tolist() == [[2.0, -4.0, 6.0], [2.0, -4.0, 6.0]]
     assert guided_backprop(network, lit, [0]).item() == 6
     assert guided_backprop(network, lit, [0], "sum").item() == 12
 
@@ -179,8 +187,11 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_residual_networks_equal_captum_on_a_copy_with_relus_of_its_own(name):
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [*((guided_backprop, name) for name in NETWORKS), (deconvnet, "torchvision")],
+)
+def test_residual_networks_equal_captum_on_a_copy_with_relus_of_its_own(method, name):
     torch.manual_seed(0)
     network = NETWORKS[name]().double().eval()
     for norm in (m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
@@ -188,8 +199,8 @@ def test_residual_networks_equal_captum_on_a_copy_with_relus_of_its_own(name):
     copied = with_own_relus(network)
     batch = images(2, 64)
     torch.testing.assert_close(network(batch), copied(batch), rtol=1e-10, atol=1e-12)
-    expected = captums(copied, batch, [0, 3])
-    maps = guided_backprop(network, batch, [0, 3], "none")
+    expected = captums(copied, batch, [0, 3], method)
+    maps = method(network, batch, [0, 3], "none")
     assert expected.abs().amax((2, 3, 4)).min() > 0
     torch.testing.assert_close(maps / maps.std(), expected / expected.std(), rtol=1e-8, atol=1e-10)
 
@@ -205,13 +216,14 @@ def test_densenet_equals_captum_on_modules_not_in_place():
     torch.testing.assert_close(maps / maps.std(), expected / expected.std(), rtol=1e-8, atol=1e-10)
 
 
-def test_reductions():
-    signed = guided_backprop(Own(), images(), [0, 1], "none")
+@pytest.mark.parametrize("method", PEERS)
+def test_reductions(method):
+    signed = method(Own(), images(), [0, 1], "none")
     assert signed.shape == (2, 2, 3, 16, 16)
-    largest = guided_backprop(Own(), images(), [0, 1])
+    largest = method(Own(), images(), [0, 1])
     assert largest.shape == (2, 2, 16, 16)
     torch.testing.assert_close(largest, signed.abs().max(2).values)
-    torch.testing.assert_close(guided_backprop(Own(), images(), [0, 1], "sum"), signed.abs().sum(2))
+    torch.testing.assert_close(method(Own(), images(), [0, 1], "sum"), signed.abs().sum(2))
 
 
 def test_an_unknown_reduction_is_a_clear_error():

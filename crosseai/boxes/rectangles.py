@@ -7,12 +7,14 @@ row histograms finds the rectangles, summed-area tables give every ring and mean
 Sums are exact, so that equal means are equal numbers and ties are true ties: a float32 value above
 threshold * maximum is a whole multiple of a power of two, and float64 holds the sum of N of them
 without rounding as long as N / threshold <= 2**29 (a 224 x 224 map: any threshold from 0.0001 up).
+With a threshold of the span the map is summed from its minimum up, so the same holds; with the
+value itself as threshold, it holds as long as N * maximum / threshold <= 2**29.
 """
 
 import numpy as np
 from numba import njit
 
-from crosseai.boxes.regions import checked, mask_of, smooth
+from crosseai.boxes.regions import above_base, checked, mask_of, smooth
 from crosseai.errors import InputError
 
 __all__ = ["find_box", "find_boxes", "maximal_rectangles"]
@@ -44,10 +46,11 @@ def find_boxes(
     smoothing: float = 0.0,
     keep_last_ring: bool = False,
     ranks: int = 10,
+    threshold_of: str = "maximum",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Boxes of a map by Algorithm 1 of the CrossEAI paper, best first.
 
-    The mask holds the pixels above `threshold` times the map's maximum. Its largest maximal
+    The mask holds the pixels above `threshold`, a share of the map's maximum. Its largest maximal
     all-ones rectangles are the candidates. Each grows by the ring of pixels around it (one pixel
     on all four sides and the corners, so the 8-neighbours of the box), again and again, until the
     ring to be added holds more zeros of the mask than ones; as many zeros as ones still grows. At
@@ -60,9 +63,9 @@ def find_boxes(
     Parameters
     ----------
     map : ndarray [H, W] float
-        Taken as float32. A map without positive values has no box.
+        Taken as float32. A map whose mask is empty has no box.
     threshold : float
-        Share of the maximum, in [0, 1); strictly above it is mask.
+        In [0, 1); strictly above it is mask.
     candidates : int, optional
         How many of the largest maximal rectangles compete; None or 0 for all of them.
     smoothing : float
@@ -71,6 +74,9 @@ def find_boxes(
         Whether a box keeps the ring that stopped it.
     ranks : int
         How many boxes to return at most.
+    threshold_of : {"maximum", "span", "one"}
+        What the threshold is a share of, see `regions.mask_of`. For `span` the map is counted
+        from its minimum up, its means too.
 
     Returns
     -------
@@ -91,8 +97,8 @@ def find_boxes(
     """
     if (candidates or 0) < 0 or ranks < 1:
         raise InputError(f"candidates {candidates} and ranks {ranks}: at least 0 and at least 1")
-    values = smooth(checked(map), smoothing)
-    mask = mask_of(values, threshold)
+    values = above_base(smooth(checked(map), smoothing), threshold_of)
+    mask = mask_of(values, threshold, threshold_of)
     rectangles = _largest(maximal_rectangles(mask), candidates)
     ones, sums = _summed_area_tables(values, mask)
     return _best(rectangles, ones, sums, keep_last_ring, ranks)

@@ -12,6 +12,8 @@ from skimage.measure import find_contours, label, regionprops
 from crosseai.errors import InputError
 
 __all__ = [
+    "SHARES_OF",
+    "above_base",
     "agreement",
     "checked",
     "decode",
@@ -23,6 +25,9 @@ __all__ = [
     "region_boxes",
     "smooth",
 ]
+
+#: What a threshold may be a share of.
+SHARES_OF = ("maximum", "span", "one")
 
 
 def checked(map: np.ndarray) -> np.ndarray:
@@ -63,39 +68,60 @@ def smooth(map: np.ndarray, sigma: float) -> np.ndarray:
     return gaussian(map, sigma, preserve_range=True) if sigma else map
 
 
-def mask_of(map: np.ndarray, threshold: float) -> np.ndarray:
-    """Pixels strictly above `threshold` times the maximum of the map.
+def above_base(map: np.ndarray, threshold_of: str) -> np.ndarray:
+    """Give a map as its threshold sees it: from its own minimum up for `span`, else as it is.
+
+    Parameters
+    ----------
+    map : ndarray [H, W] float
+    threshold_of : {"maximum", "span", "one"}
+
+    Returns
+    -------
+    ndarray [H, W] float
+    """
+    return map - map.min() if threshold_of == "span" else map
+
+
+def mask_of(map: np.ndarray, threshold: float, threshold_of: str = "maximum") -> np.ndarray:
+    """Pixels strictly above a threshold.
 
     Parameters
     ----------
     map : ndarray [H, W] float
     threshold : float
         In [0, 1).
+    threshold_of : {"maximum", "span", "one"}
+        What it is a share of: the map's maximum; the way from its minimum to its maximum, counted
+        from the minimum; one, so that it is the value itself, as for probabilities.
 
     Returns
     -------
     ndarray [H, W] bool
-        Empty where no value is positive.
+        Empty where, for `maximum`, no value is positive and, for `span`, all are equal.
 
     Raises
     ------
     InputError
-        If the threshold is out of range or the map is not two-dimensional and finite.
+        If the threshold is out of range, what it is a share of is unknown, or the map is not
+        two-dimensional and finite.
     """
     if not 0 <= threshold < 1:
-        raise InputError(f"threshold {threshold}: must be a share of the maximum, 0 <= share < 1")
-    values = checked(map)
-    largest = np.float64(values.max())
-    return values > threshold * largest if largest > 0 else np.zeros(values.shape, bool)
+        raise InputError(f"threshold {threshold}: must be a share, 0 <= share < 1")
+    if threshold_of not in SHARES_OF:
+        raise InputError(f"threshold_of {threshold_of!r}: choose one of {', '.join(SHARES_OF)}")
+    values = above_base(checked(map), threshold_of)
+    whole = np.float64(1 if threshold_of == "one" else values.max())  # compares in float64
+    return values > threshold * whole if whole > 0 else np.zeros(values.shape, bool)
 
 
-def region_boxes(map: np.ndarray, threshold: float) -> np.ndarray:
+def region_boxes(map: np.ndarray, threshold: float, threshold_of: str = "maximum") -> np.ndarray:
     """Box around each 8-connected region of the mask.
 
     Parameters
     ----------
     map : ndarray [H, W] float
-    threshold : float
+    threshold, threshold_of : float, str
         As `mask_of`.
 
     Returns
@@ -103,7 +129,7 @@ def region_boxes(map: np.ndarray, threshold: float) -> np.ndarray:
     ndarray [K, 4] int64
         The region of most pixels first; equal ones in the order of their first pixel, by rows.
     """
-    labels = label(mask_of(map, threshold), connectivity=2)
+    labels = label(mask_of(map, threshold, threshold_of), connectivity=2)
     boxes = np.array([region.bbox for region in regionprops(labels)], "int64").reshape(-1, 4)
     order = np.argsort(-_sizes(labels), kind="stable")
     return boxes[order][:, [1, 0, 3, 2]]  # rows and columns to x and y
@@ -154,7 +180,11 @@ def outline(mask: np.ndarray, box: tuple[int, int, int, int]) -> list[np.ndarray
 
 
 def agreement(
-    heatmap: np.ndarray, gradient: np.ndarray, box: tuple[int, int, int, int], threshold: float
+    heatmap: np.ndarray,
+    gradient: np.ndarray,
+    box: tuple[int, int, int, int],
+    threshold: float,
+    threshold_of: str = "maximum",
 ) -> float:
     """IoU, inside a box, of the masks of two maps.
 
@@ -162,8 +192,8 @@ def agreement(
     ----------
     heatmap, gradient : ndarray [H, W] float
     box : (x1, y1, x2, y2) of int
-    threshold : float
-        Share of each map's own maximum, over the whole map; as `mask_of`.
+    threshold, threshold_of : float, str
+        As `mask_of`: by each map's own maximum or span, over the whole map.
 
     Returns
     -------
@@ -171,8 +201,8 @@ def agreement(
         In [0, 1]; NaN where neither mask has a pixel in the box.
     """
     x1, y1, x2, y2 = box
-    a = mask_of(heatmap, threshold)[y1:y2, x1:x2]
-    b = mask_of(gradient, threshold)[y1:y2, x1:x2]
+    a = mask_of(heatmap, threshold, threshold_of)[y1:y2, x1:x2]
+    b = mask_of(gradient, threshold, threshold_of)[y1:y2, x1:x2]
     union = np.count_nonzero(a | b)
     return np.count_nonzero(a & b) / union if union else float("nan")
 

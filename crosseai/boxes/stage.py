@@ -10,6 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from crosseai import tables
+from crosseai.boxes.contours import contour_boxes
 from crosseai.boxes.rectangles import find_boxes
 from crosseai.boxes.regions import (
     agreement,
@@ -27,19 +28,53 @@ __all__ = ["RULES", "find", "gather"]
 
 
 def _regions(
-    map: np.ndarray, threshold: float = 0.35, ranks: int = 10
+    map: np.ndarray, threshold: float, threshold_of: str, ranks: int = 10
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes around the connected regions, largest first, with the mean of the map in each box."""
-    boxes = region_boxes(map, threshold)[:ranks]
+    """Boxes around the connected regions, largest first."""
+    return _scored(map, region_boxes(map, threshold, threshold_of), ranks)
+
+
+def _levels(
+    map: np.ndarray,
+    threshold: float,
+    threshold_of: str,
+    levels: Sequence[float] = (60.0, 180.0),
+    ranks: int = 10,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes around the regions above each level of the map scaled to 0 ... 255 (Wang et al. 2017).
+
+    The highest level's come first, of a level the largest first; a box of several levels comes
+    once.
+    """
+    if not all(0 <= level < 255 for level in levels):
+        raise InputError(f"levels {list(levels)}: must lie in 0 <= level < 255")
+    boxes = [region_boxes(map, level / 255, "span") for level in sorted(levels, reverse=True)]
+    boxes = dict.fromkeys(tuple(box) for box in np.concatenate(boxes).tolist())
+    return _scored(map, np.array(list(boxes), "int64").reshape(-1, 4), ranks)
+
+
+def _contours(
+    map: np.ndarray, threshold: float, threshold_of: str, ranks: int = 10
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes as SCALP's published code draws them, largest first."""
+    return _scored(map, contour_boxes(map), ranks)
+
+
+def _scored(map: np.ndarray, boxes: np.ndarray, ranks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Keep the first boxes, each with the mean of the map in it."""
+    boxes = boxes[:ranks]
     scores = [map[y1:y2, x1:x2].mean(dtype="float64") for x1, y1, x2, y2 in boxes]
     return boxes, np.array(scores, "float64")
 
 
-#: A rule takes a map, `threshold` and its own settings, and gives boxes [R, 4] in pixels of the
-#: map (x1, y1, x2, y2, half-open) and scores [R], best first.
+#: A rule takes a map, `threshold`, `threshold_of` and its own settings, and gives boxes [R, 4] in
+#: pixels of the map (x1, y1, x2, y2, half-open) and scores [R], best first. `levels` and `contours`
+#: have thresholds of their own: the common one is then for outline, agreement and region alone.
 RULES: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "rectangles": find_boxes,
     "regions": _regions,
+    "levels": _levels,
+    "contours": _contours,
 }
 
 
@@ -51,6 +86,7 @@ def find(
     parts: Sequence[str | os.PathLike] | None = None,
     size: int | None = None,
     threshold: float = 0.35,
+    threshold_of: str = "maximum",
     smoothing: float = 0.0,
     **settings,
 ) -> None:
@@ -75,7 +111,9 @@ def find(
     size : int, optional
         Enlarge each map to this height and width before the rule; as it is stored by default.
     threshold : float
-        Share of a map's maximum above which a pixel is mask.
+        Share above which a pixel is mask; the mask is also that of agreement, outline and region.
+    threshold_of : {"maximum", "span", "one"}
+        What the threshold is a share of, see `regions.mask_of`.
     smoothing : float
         Sigma of a Gaussian, in pixels of the enlarged map, over every map and both its parts.
     **settings
@@ -91,6 +129,7 @@ def find(
         hint = f"did you mean '{close[0]}'?" if close else f"choose from {', '.join(RULES)}"
         raise InputError(f"unknown box rule '{rule}': {hint}")
     sizes = tables.read(records, tables.RECORDS).set_index("image")[["width", "height"]]
+    above = {"threshold": threshold, "threshold_of": threshold_of}
     rows = []
     with ExitStack() as stack:
         fused = stack.enter_context(MapFile(maps))
@@ -110,11 +149,11 @@ def find(
                 raise InputError(f"{records}: no row for {image}, which {maps} has; make it again")
             width, height = sizes.loc[image]
             values = read(fused, image, label)
-            boxes, scores = RULES[rule](values, threshold=threshold, **settings)
+            boxes, scores = RULES[rule](values, **above, **settings)
             if not len(boxes):
                 continue
             both = [read(source, image, label) for source in sources]
-            rows += _rows(image, label, values, both, boxes, scores, threshold, width, height)
+            rows += _rows(image, label, values, both, boxes, scores, above, width, height)
     tables.write(pd.DataFrame(rows, columns=tables.FOUND.names), tables.FOUND, out)
 
 
@@ -141,13 +180,13 @@ def _rows(
     parts: Sequence[np.ndarray],
     boxes: np.ndarray,
     scores: np.ndarray,
-    threshold: float,
+    above: dict[str, object],
     width: int,
     height: int,
 ) -> list[dict]:
     """Rows of one map, in pixels of the source image."""
     scale = np.array([width / map.shape[1], height / map.shape[0]])  # x, y
-    mask = mask_of(map, threshold)
+    mask = mask_of(map, **above)
     peak_x, peak_y = scale * peak(map)
     rows = []
     for rank, (box, score) in enumerate(zip(boxes, scores, strict=True)):
@@ -163,7 +202,7 @@ def _rows(
                 "w": x2 - x1,
                 "h": y2 - y1,
                 "score": score,
-                "agreement": agreement(*parts, box, threshold) if parts else None,
+                "agreement": agreement(*parts, box, **above) if parts else None,
                 "peak_x": peak_x,
                 "peak_y": peak_y,
                 "outline": _scaled(outline(mask, box), scale) if first else None,

@@ -7,7 +7,7 @@ counts as a miss. Every measure is a number a ground-truth box; a label's figure
 
 import numpy as np
 
-from crosseai.evaluation.overlap import iobb, iou
+from crosseai.evaluation.overlap import area_inside, iobb, iou
 from crosseai.labels import CHESTX_RAY8, TABLE_1
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "label_means",
     "overlaps",
     "pointing",
+    "region_overlaps",
 ]
 
 #: Criterion -> function of (detected, truth).
@@ -51,6 +52,26 @@ def overlaps(detected: np.ndarray, truth: np.ndarray, criterion: str) -> np.ndar
     return CRITERIA[criterion](detected, truth[:, None]).round(9)
 
 
+def region_overlaps(region: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Overlap of a region of any shape with a ground-truth box (protocol `region`).
+
+    Parameters
+    ----------
+    region : ndarray [H, W] bool
+    truth : ndarray [4] float
+        In pixels of the region.
+
+    Returns
+    -------
+    dict of str to float
+        For each of `CRITERIA`, as `overlaps`; 0 for an empty region.
+    """
+    inside, area = area_inside(region, truth), np.count_nonzero(region)
+    union = area + (truth[2] - truth[0]) * (truth[3] - truth[1]) - inside
+    shares = {"IoU": inside / union, "IoBB": inside / max(area, 1)}
+    return {criterion: round(share, 9) for criterion, share in shares.items()}
+
+
 def best(overlap: np.ndarray) -> np.ndarray:
     """Take the best of all candidates (protocol `oracle`): [n, K] -> [n, 1]."""
     return overlap.max(axis=1, keepdims=True, initial=0)
@@ -62,7 +83,7 @@ def hits(overlap: np.ndarray) -> np.ndarray:
 
 
 def false_positives(overlap: np.ndarray, detected: np.ndarray) -> np.ndarray:
-    """Share of the `D` boxes that are there and overlap less than T, for every T.
+    """How many of the `D` boxes are there and overlap less than T, for every T.
 
     The mean over ground-truth boxes is AFP, the average number of false positives (Wang et al.
     2017): a method that draws no box where it is unsure has fewer.
@@ -74,10 +95,10 @@ def false_positives(overlap: np.ndarray, detected: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    ndarray [n, T] float64
+    ndarray [n, T] int64
     """
     there = ~np.isnan(detected).any(axis=-1)  # [n, D]
-    return there.mean(axis=1, keepdims=True) - hits(np.where(there, overlap, 0))
+    return np.stack([(there & (overlap < T)).sum(axis=1) for T in THRESHOLDS], axis=1)
 
 
 def pointing(peaks: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -11,12 +11,9 @@ from crosseai.evaluation.overlap import iou
 
 __all__ = ["CONTROLS", "control_boxes", "medoid"]
 
-#: What each control is.
-CONTROLS = {
-    "control-centre": "a centred box of the label's median width and height",
-    "control-random": "a box of that size, uniformly placed: the mean over many draws",
-    "control-prior": "of the label's boxes the one with the highest mean IoU to the rest",
-}
+#: Centred, of the label's median width and height; that size, uniformly placed; of the label's
+#: boxes the one with the highest mean IoU to the rest.
+CONTROLS = ("control-centre", "control-random", "control-prior")
 
 
 def control_boxes(

@@ -4,11 +4,13 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from crosseai import tables
+from crosseai.boxes.regions import decode
 from crosseai.errors import InputError
 from crosseai.evaluation import accuracy, bootstrap
 from crosseai.evaluation.controls import control_boxes
@@ -40,9 +42,12 @@ def evaluate(
     """Write `accuracy.parquet`, `differences.parquet` and `metrics.csv`.
 
     Protocol `single` scores one box an image and label (rank 0), `oracle` the best of all
-    candidates. Row `n` is the number of ground-truth boxes (of images for an AUC). For `Mean`
-    and `Mean8` `n` and `hits` are sums, while `accuracy` is the mean of the labels' accuracies.
-    Metrics: `mean_iou`, `pointing_game` and `afp@T` of each method, `auc` (test) and
+    candidates, `region` all pixels above the threshold (Li et al. 2018: all active patches);
+    controls have `single` alone. Row `n` is the number of ground-truth boxes (of images for an
+    AUC). For `Mean` and `Mean8` `n` and `hits` are sums, while `accuracy` is the mean of the
+    labels' accuracies. Every figure is compared with the reference's of the same protocol.
+    Metrics: `mean_iou`, `pointing_game`, `afp@T` (false positives of the single box) and
+    `afp_all@T` (of all candidates; not for controls) of each method, `auc` (test) and
     `auc_validation` of each model, within each fold and then the mean over the folds.
 
     Parameters
@@ -91,10 +96,10 @@ def evaluate(
         answers[method] = _answer(table, truth, path)
     for method, relative in controls.items():
         box = relative[scored] * size[scored][:, None]  # [n, D, 4]
-        answers[method] = box, (box[..., :2] + box[..., 2:]) / 2
+        answers[method] = _Answer(box, (box[..., :2] + box[..., 2:]) / 2)
     _log.info("scoring %d boxes, %d methods and controls", len(truth), len(answers))
 
-    keys, values = _measures(answers, _corners(truth), set(found))
+    keys, values = _measures(answers, _corners(truth))
     pairs = _pairs(keys, reference)
     columns = np.concatenate(
         [values] + [values[:, [i]] - values[:, [j]] for i, j in pairs], axis=1
@@ -162,10 +167,16 @@ def _corners(table: pd.DataFrame) -> np.ndarray:
     return np.concatenate([start, start + size], axis=1)
 
 
-def _answer(
-    found: pd.DataFrame, truth: pd.DataFrame, path: str | os.PathLike
-) -> tuple[np.ndarray, np.ndarray]:
-    """Look up the candidates [n, K, 4] and the peak [n, 1, 2] for every ground-truth box."""
+class _Answer(NamedTuple):
+    """What a method, or a control, says to each of the `n` ground-truth boxes."""
+
+    boxes: np.ndarray  # [n, K, 4]: a method's candidates, best first, or a control's draws
+    peaks: np.ndarray  # [n, D, 2]
+    regions: dict[str, np.ndarray] | None = None  # criterion -> overlap [n, 1]; not of a control
+
+
+def _answer(found: pd.DataFrame, truth: pd.DataFrame, path: str | os.PathLike) -> _Answer:
+    """Look up what a method found for every ground-truth box."""
     repeated = found.duplicated(["image", "label", "rank"])
     if repeated.any():
         row = repeated.idxmax()
@@ -183,13 +194,24 @@ def _answer(
     boxes[position, rank] = _corners(found)
     peaks = np.full((len(asked), 1, 2), np.nan)
     peaks[position[rank == 0], 0] = found.loc[rank == 0, ["peak_x", "peak_y"]]
+    codes = np.full(len(asked), "", object)
+    codes[position[rank == 0]] = found.loc[rank == 0, "region"].fillna("")
     order = asked.get_indexer(wanted)  # a pair may have several ground-truth boxes
-    return boxes[order], peaks[order]
+    return _Answer(boxes[order], peaks[order], _region_overlaps(codes[order], truth))
 
 
-def _measures(
-    answers: dict[str, tuple[np.ndarray, np.ndarray]], truth: np.ndarray, methods: set[str]
-) -> tuple[list[dict], np.ndarray]:
+def _region_overlaps(codes: np.ndarray, truth: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Overlap of the region of each run-length code (empty: no region) with its box."""
+    overlaps = {criterion: np.zeros((len(truth), 1)) for criterion in accuracy.CRITERIA}
+    sizes = truth[["height", "width"]].to_numpy()
+    for row, (code, size, box) in enumerate(zip(codes, sizes, _corners(truth), strict=True)):
+        if code:
+            for criterion, share in accuracy.region_overlaps(decode(code, *size), box).items():
+                overlaps[criterion][row] = share
+    return overlaps
+
+
+def _measures(answers: dict[str, _Answer], truth: np.ndarray) -> tuple[list[dict], np.ndarray]:
     """Every measure of every method: what each column is, and values [n, M].
 
     Accuracies have a criterion, metrics have none.
@@ -201,25 +223,29 @@ def _measures(
         keys.append(blank | {"method": method} | key)
         columns.append(values)
 
-    for method, (candidates, peaks) in answers.items():
-        boxes = candidates[:, :1] if method in methods else candidates  # a control's are draws
+    for method, (boxes, peaks, regions) in answers.items():
+        overlap = {name: accuracy.overlaps(boxes, truth, name) for name in accuracy.CRITERIA}
+        chosen = slice(None) if regions is None else slice(1)  # draws count alike, ranks do not
         for criterion in accuracy.CRITERIA:
-            overlap = accuracy.overlaps(candidates, truth, criterion)  # [n, K]
-            protocols = {"single": overlap}
-            if method in methods:
-                protocols = {"single": overlap[:, :1], "oracle": accuracy.best(overlap)}
-            for protocol, chosen in protocols.items():
+            protocols = {"single": overlap[criterion][:, chosen]}
+            if regions is not None:
+                protocols["oracle"] = accuracy.best(overlap[criterion])
+                protocols["region"] = regions[criterion]
+            for protocol, scored in protocols.items():
                 for threshold, hit in zip(
-                    accuracy.THRESHOLDS, accuracy.hits(chosen).T, strict=True
+                    accuracy.THRESHOLDS, accuracy.hits(scored).T, strict=True
                 ):
                     key = {"criterion": criterion, "protocol": protocol, "threshold": threshold}
                     add(hit, method, **key)
-        overlap = accuracy.overlaps(boxes, truth, "IoU")
-        add(overlap.mean(axis=1), method, metric="mean_iou")
+        single, drawn = overlap["IoU"][:, chosen], boxes[:, chosen]
+        add(single.mean(axis=1), method, metric="mean_iou")
         add(accuracy.pointing(peaks, truth), method, metric="pointing_game")
-        false = accuracy.false_positives(overlap, boxes)
-        for threshold, values in zip(accuracy.THRESHOLDS, false.T, strict=True):
-            add(values, method, metric=f"afp@{threshold}")
+        false = {"afp": accuracy.false_positives(single, drawn) / drawn.shape[1]}
+        if regions is not None:
+            false["afp_all"] = accuracy.false_positives(overlap["IoU"], boxes)
+        for metric, counts in false.items():
+            for threshold, count in zip(accuracy.THRESHOLDS, counts.T, strict=True):
+                add(count, method, metric=f"{metric}@{threshold}")
     return keys, np.stack(columns, axis=1)
 
 

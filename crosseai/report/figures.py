@@ -54,7 +54,9 @@ def panel(
     maps = [("heatmap", heatmap), ("gradient map", gradient), ("fused map", fused)]
     maps = [(name, values) for name, values in maps if values is not None]
     count = 2 + len(maps)
-    figure = Figure(figsize=(2.6 * count, 2.6 * height / width + 0.9), facecolor=_DARK, dpi=120)
+    rows = -(-(1 + len(boxes)) // int(1.3 * count))  # of the legend: two inches an entry
+    inches = 2.6 * height / width + 0.7 + 0.2 * rows
+    figure = Figure(figsize=(2.6 * count, inches), facecolor=_DARK, dpi=120)
     axes = figure.subplots(1, count, squeeze=False)[0]
     names = ["radiograph", *(name for name, _ in maps), "boxes"]
     for axis, name in zip(axes, names, strict=True):
@@ -69,28 +71,28 @@ def panel(
         top = np.quantile(values, 0.995) or values.max() or 1
         colours = {"cmap": "magma", "vmin": 0, "vmax": top, "alpha": overlay}
         axis.imshow(values, extent=extent, interpolation="bilinear", **colours)
-        _draw(axis, truth, _TRUTH, 1.0)
-    _draw(axes[0], truth, _TRUTH, 1.6)
-    handles = [_draw(axes[-1], truth, _TRUTH, 1.6, "ground truth")]
+        _draw(axis, truth, _TRUTH, "-", 1.0)
+    _draw(axes[0], truth, _TRUTH, "-", 1.6)
+    handles = [_draw(axes[-1], truth, _TRUTH, "-", 1.6, "ground truth")]
     for number, (method, box) in enumerate(boxes.items()):
-        colour = _COLOURS[number % len(_COLOURS)]
         if box is None:
             box, label = np.full(4, np.nan), f"{method}: no box"
         else:
             label = f"{method}: IoU {iou(box, truth):.2f}"
-        handles.append(_draw(axes[-1], box, colour, 1.6, label))
+        handles.append(_draw(axes[-1], box, *_line(number), 1.6, label))
     figure.suptitle(title, color=_LIGHT, fontsize=10, parse_math=False)
     legend = figure.legend(
         handles=handles,
         loc="lower center",
-        ncols=len(handles),
+        ncols=-(-len(handles) // rows),
         frameon=False,
         fontsize=9,
         labelcolor=_LIGHT,
     )
     for text in legend.get_texts():
         text.set_parse_math(False)  # a dollar sign in a name is a dollar sign
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.82, bottom=0.1, wspace=0.04)
+    margins = {"top": 1 - 0.6 / inches, "bottom": (0.1 + 0.2 * rows) / inches}
+    figure.subplots_adjust(left=0.01, right=0.99, wspace=0.04, **margins)
     return figure
 
 
@@ -132,7 +134,9 @@ def accuracy_curves(accuracy: pd.DataFrame) -> Figure:
     large.set_ylim(0, 1)
     large.set_xticks(sorted(set(chosen["iou_threshold"]))[::2])
     handles, names = large.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    legend_rows = -(-len(names) // 7)
+    legend = {"ncols": -(-len(names) // legend_rows), "frameon": False}
+    figure.legend(handles, names, loc="outside lower center", **legend)
     return figure
 
 
@@ -144,13 +148,17 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
         )
 
 
-def _draw(axis, box: np.ndarray, colour: str, width: float, label: str = "") -> Rectangle:
+def _draw(
+    axis, box: np.ndarray, colour: str, style: str, width: float, label: str = ""
+) -> Rectangle:
     x1, y1, x2, y2 = box
-    return axis.add_patch(
-        Rectangle(
-            (x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width, label=label
-        )
-    )
+    look = {"edgecolor": colour, "linestyle": style, "linewidth": width, "label": label}
+    return axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **look))
+
+
+def _line(number: int) -> tuple[str, str]:
+    """Colour and line style of the method of that number: dashed once the colours are used up."""
+    return _COLOURS[number % len(_COLOURS)], "-" if number < len(_COLOURS) else "--"
 
 
 def _styles(methods: list[str]) -> dict[str, dict]:
@@ -162,7 +170,8 @@ def _styles(methods: list[str]) -> dict[str, dict]:
             styles[method] = {"color": "#777777", "linestyle": dashes, "linewidth": 1.2}
             controls += 1
         else:
-            styles[method] = {"color": _COLOURS[seen % len(_COLOURS)], "linewidth": 1.8}
+            colour, style = _line(seen)
+            styles[method] = {"color": colour, "linestyle": style, "linewidth": 1.8}
             seen += 1
     return styles
 

@@ -17,7 +17,7 @@ from crosseai.files import replacing
 from crosseai.imagestore import ImageStore
 from crosseai.mapstore import MapFile
 from crosseai.report import figures
-from crosseai.report.table import markdown, sections, table
+from crosseai.report.table import markdown, marks_of, sections, table
 
 __all__ = ["report", "spread"]
 
@@ -56,7 +56,7 @@ def report(run: Path, config: dict, nih: bool, panels: int) -> None:
     title, notes = f"CrossEAI: the run {config['run']}", _notes(config, nih)
     if _scores_training(config):
         title += ", images of the training scored too"
-    shown = sections(rows, differences, metrics)
+    shown = sections(rows, differences, metrics, marks_of(_method_notes(config)))
     with replacing(run / "table1.md") as temporary:
         temporary.write_text(markdown(shown, title, notes))
 
@@ -101,18 +101,29 @@ def _csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
+def _method_notes(config: dict) -> dict[str, str]:
+    """Method -> its note, where it has one."""
+    found = {name: config["methods"][name].get("note") for name in config["table"]}
+    return {name: note for name, note in found.items() if note}
+
+
 def _notes(config: dict, nih: bool) -> list[str]:
     """What a reader must know to read the table."""
+    own = _method_notes(config)
     kind, controls = config["split"]["kind"], config["controls"]
     which = _WHICH[kind]
     if _scores_training(config):
         which = "ALL of the release, those on images the network trained on among them"
     notes = [
+        *(f"{mark} {name}: {own[name]}" for name, mark in marks_of(own).items()),
         "One box an image and label, n ground-truth boxes a row; no box is a miss.",
         f"Boxes scored (score: {config['score']}, split: {kind}): {which}.",
         "Means are over labels, each label with equal weight; their n is the number of boxes.",
         "Controls never see the image. They are made of boxes of other patients "
-        f"({controls['folds']} folds), so they are supervised: a yardstick, not a method.",
+        f"({controls['folds']} folds), so they are supervised: a yardstick, not a method. "
+        "control-centre: a centred box of the label's median width and height; control-random: a "
+        f"box of that size anywhere, the mean of {controls['draws']} draws; control-prior: the "
+        "label's box that overlaps most with the rest.",
         f"Brackets: 95 % interval, percentile bootstrap over patients, "
         f"{config['evaluation']['resamples']} resamples shared by all methods.",
     ]

@@ -14,7 +14,16 @@ import pandas as pd
 
 from crosseai.labels import CHESTX_RAY8, TABLE_1
 
-__all__ = ["PUBLISHED_PROTOCOL", "Cell", "Section", "is_control", "markdown", "sections", "table"]
+__all__ = [
+    "PUBLISHED_PROTOCOL",
+    "Cell",
+    "Section",
+    "is_control",
+    "markdown",
+    "marks_of",
+    "sections",
+    "table",
+]
 
 #: The protocol in which each column of the printed table was scored, as far as papers and public
 #: code tell: Wang et al. 2017 draw one to three boxes an image, and any of them may hit; Li et al.
@@ -82,8 +91,17 @@ def is_control(method: str) -> bool:
     return method.startswith("control-")
 
 
+def marks_of(notes: Mapping[str, str]) -> dict[str, str]:
+    """Give each method with a note its mark: superscript 1, 2, ... in the order of `notes`."""
+    superscripts = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return {method: str(k).translate(superscripts) for k, method in enumerate(notes, 1)}
+
+
 def sections(
-    table: pd.DataFrame, differences: pd.DataFrame, metrics: pd.DataFrame
+    table: pd.DataFrame,
+    differences: pd.DataFrame,
+    metrics: pd.DataFrame,
+    marks: Mapping[str, str],
 ) -> list[Section]:
     """Everything the report shows as a table, Table 1 first.
 
@@ -95,12 +113,14 @@ def sections(
         As `tables.DIFFERENCES`; may be empty.
     metrics : DataFrame
         As `metrics.csv`.
+    marks : mapping of str to str
+        Method -> what stands behind its name, from `marks_of`.
 
     Returns
     -------
     list of Section
     """
-    shown = _Accuracies(table)
+    shown = _Accuracies(table, marks)
     six = [label for label in TABLE_1 if label in shown.labels]
     result = []
     if six:
@@ -116,7 +136,16 @@ def sections(
                 "T(IoU) accuracy, the best of all candidate boxes",
                 ["Mean"],
                 protocol="oracle",
-                note="The radiologist's box chooses the candidate: an upper limit, not a result.",
+                note="The radiologist's box chooses the candidate: an upper limit, not a result. "
+                "What drawing all candidates would cost stands under AFP, all boxes.",
+            )
+        )
+        result.append(
+            shown.section(
+                "T(IoU) accuracy, the region above the threshold instead of a box",
+                ["Mean"],
+                protocol="region",
+                note="All pixels above the method's threshold against the radiologist's box.",
             )
         )
         result.append(
@@ -129,14 +158,10 @@ def sections(
         )
     if len(shown.labels & set(CHESTX_RAY8)) > len(six):
         result.append(shown.section("T(IoU) accuracy, all labels with boxes", ["Mean8"]))
-    chosen = differences[
-        (differences["label"] == "Mean")
-        & (differences["criterion"] == "IoU")
-        & (differences["protocol"] == "single")
-    ]
-    if len(chosen):
-        result.append(_difference_section(chosen))
-    result.append(_measure_section(metrics))
+    chosen = differences[(differences["label"] == "Mean") & (differences["criterion"] == "IoU")]
+    for protocol, group in chosen.groupby("protocol", sort=False):
+        result.append(_difference_section(group, _PROTOCOLS[protocol], marks))
+    result.append(_measure_section(metrics, marks))
     result.append(_auc_section(metrics))
     return [section for section in result if section.rows]
 
@@ -158,8 +183,9 @@ def markdown(sections: Iterable[Section], title: str, notes: Sequence[str]) -> s
 class _Accuracies:
     """Looks up the rows of a table by what they are."""
 
-    def __init__(self, table: pd.DataFrame):
+    def __init__(self, table: pd.DataFrame, marks: Mapping[str, str]):
         self._rows = {tuple(getattr(row, key) for key in _KEYS): row for row in table.itertuples()}
+        self._marks = marks
         self.methods = list(dict.fromkeys(table["method"]))
         self.labels = set(table["label"])
         self.thresholds = sorted(set(table["iou_threshold"]))
@@ -185,7 +211,8 @@ class _Accuracies:
                 n = str(found[methods[0]].n)
                 head = [Cell(f"{threshold:.1f}"), Cell(self._name(label)), Cell(n)]
                 rows.append(head + _cells(found))
-        return Section(title, [f"T({criterion})", "label", "n", *methods], rows, note)
+        names = [name + self._marks.get(name, "") for name in methods]
+        return Section(title, [f"T({criterion})", "label", "n", *names], rows, note)
 
     def _name(self, label: str) -> str:
         members = {"Mean": TABLE_1, "Mean8": CHESTX_RAY8}.get(label)
@@ -206,7 +233,9 @@ def _cells(found: Mapping[str, object]) -> list[Cell]:
     return cells
 
 
-def _difference_section(differences: pd.DataFrame) -> Section:
+def _difference_section(
+    differences: pd.DataFrame, scored: str, marks: Mapping[str, str]
+) -> Section:
     methods = list(dict.fromkeys(differences["method"]))
     reference = differences["reference"].iloc[0]
     rows = []
@@ -218,12 +247,18 @@ def _difference_section(differences: pd.DataFrame) -> Section:
         ]
         rows.append([Cell(f"{threshold:.1f}"), *cells])
     return Section(
-        f"T(IoU) accuracy minus that of {reference}, mean over labels",
-        ["T(IoU)", *methods],
+        f"T(IoU) accuracy minus that of {reference}, {scored}, mean over labels",
+        ["T(IoU)", *(name + marks.get(name, "") for name in methods)],
         rows,
         "Paired: both methods are scored on the same resampled patients.",
     )
 
+
+_PROTOCOLS = {
+    "single": "one box an image and label",
+    "oracle": "the best of all candidate boxes",
+    "region": "the region above the threshold",
+}
 
 _MEASURES = {
     "mean_iou": "mean IoU",
@@ -231,16 +266,19 @@ _MEASURES = {
     "afp@0.1": "AFP at 0.1",
     "afp@0.3": "AFP at 0.3",
     "afp@0.5": "AFP at 0.5",
+    "afp_all@0.1": "AFP at 0.1, all boxes",
 }
 
 
-def _measure_section(metrics: pd.DataFrame) -> Section:
+def _measure_section(metrics: pd.DataFrame, marks: Mapping[str, str]) -> Section:
+    metrics = metrics.assign(method=metrics["method"].map(lambda name: name + marks.get(name, "")))
     chosen = metrics[(metrics["label"] == "Mean") & metrics["metric"].isin(_MEASURES)]
     return Section(
         "Other measures, mean over labels",
         ["method", *_MEASURES.values()],
         _pivot(chosen, "method", "metric", list(_MEASURES)),
-        "AFP: false boxes a scored box, lower is better; a control points at its box's centre.",
+        "AFP: false boxes a scored box, lower is better; all boxes: if every candidate was drawn. "
+        "A control points at its box's centre.",
     )
 
 

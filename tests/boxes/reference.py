@@ -46,12 +46,25 @@ def area(box):
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def find_boxes(map, threshold=0.35, candidates=50, smoothing=0.0, keep_last_ring=False, ranks=10):
+def find_boxes(
+    map,
+    threshold=0.35,
+    candidates=50,
+    smoothing=0.0,
+    keep_last_ring=False,
+    ranks=10,
+    threshold_of="maximum",
+):
     values = np.asarray(map, "float32")
     if smoothing:
         values = gaussian(values, smoothing, preserve_range=True)
+    if threshold_of == "span":
+        values = values - values.min()
     values = values.astype("float64")
-    mask = (values > threshold * values.max()) & (values.max() > 0)
+    if threshold_of == "one":
+        mask = values > threshold
+    else:
+        mask = (values > threshold * values.max()) & (values.max() > 0)
     masked = np.where(mask, values, 0)
 
     def order(box):

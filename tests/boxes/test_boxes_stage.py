@@ -4,6 +4,7 @@ import pytest
 
 from crosseai import mapstore, tables
 from crosseai.boxes import regions, stage
+from crosseai.boxes.contours import contour_boxes
 from crosseai.boxes.rectangles import find_boxes
 from crosseai.errors import InputError
 
@@ -161,6 +162,97 @@ def test_the_region_rule_boxes_connected_regions_largest_first(tmp_path, records
     assert found["score"].tolist() == [1, 2]
 
 
+def flood(mask):
+    """Boxes of the 8-connected regions, the largest first, pixel by pixel."""
+    left, found = {tuple(pixel) for pixel in np.argwhere(mask)}, []
+    for first in sorted(left):
+        region, front = set(), [first]
+        while front:
+            y, x = front.pop()
+            if (y, x) in left:
+                left.remove((y, x))
+                region.add((y, x))
+                front += [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        if region:
+            rows, columns = np.transpose(list(region))
+            box = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+            found.append((len(region), box))
+    return [box for _, box in sorted(found, key=lambda pair: -pair[0])]
+
+
+def test_the_level_rule_boxes_the_regions_above_each_level(tmp_path, maps, records):
+    path = write_maps(tmp_path / "maps.h5", {k: v - 1 for k, v in maps.items()})
+    levels = {"levels": (60, 180), "ranks": 100}
+    region = {"threshold": 60 / 255, "threshold_of": "span"}
+    stage.find(path, records, tmp_path / "found.parquet", rule="levels", **levels, **region)
+    found = tables.read(tmp_path / "found.parquet", tables.FOUND)
+    several = 0
+    for label in ("Effusion", "Mass"):
+        rows = found[(found["image"] == "3.png") & (found["label"] == label)]
+        values = mapstore.read(path, "3.png", label)
+        scaled = (values - values.min()) / (values.max() - values.min()) * 255
+        high, low = flood(scaled > 180), flood(scaled > 60)
+        expected = [*high, *(box for box in low if box not in high)]
+        assert rows[["x", "y", "w", "h"]].to_numpy().tolist() == expected
+        inside = [values[y : y + h, x : x + w].mean() for x, y, w, h in expected]
+        np.testing.assert_allclose(rows["score"], inside, rtol=1e-6)
+        whole = regions.decode(rows["region"].iloc[0], SIDE, SIDE)
+        np.testing.assert_array_equal(whole, scaled > 60)
+        several += len(high) > 0 and len(low) > 1
+    assert several
+
+
+def test_a_box_of_two_levels_comes_once(tmp_path, records):
+    values = np.zeros((SIDE, SIDE))
+    values[2:5, 1:9] = 1
+    path = write_maps(tmp_path / "maps.h5", {("3.png", "Mass"): values})
+    stage.find(path, records, tmp_path / "found.parquet", rule="levels")
+    found = tables.read(tmp_path / "found.parquet", tables.FOUND)
+    assert found[["x", "y", "w", "h"]].to_numpy().tolist() == [[1, 2, 8, 3]]
+
+
+def test_the_contour_rule_draws_the_largest_box_first(tmp_path, records):
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    cone = 1 - np.hypot(columns - 7, rows - 8) / 20
+    path = write_maps(tmp_path / "maps.h5", {("1.png", "Mass"): cone})
+    out = tmp_path / "found.parquet"
+    stage.find(path, records, out, rule="contours", size=200, ranks=1)
+    largest = tables.read(out, tables.FOUND)
+    stage.find(path, records, out, rule="contours", size=200)
+    found = tables.read(out, tables.FOUND)
+    values = mapstore.read(path, "1.png", "Mass", (200, 200))
+    boxes = contour_boxes(values)
+    assert len(boxes) > 1
+    x1, y1, _, y2 = boxes.T
+    np.testing.assert_allclose(found["x"], x1 * 64 / 200)
+    np.testing.assert_allclose(found["h"], (y2 - y1) * 80 / 200)
+    inside = [values[a:b, c:d].mean(dtype="float64") for c, a, d, b in boxes]
+    assert found["score"].tolist() == inside
+    pd.testing.assert_frame_equal(largest, found[:1])
+
+
+def test_the_threshold_of_the_span_holds_for_box_region_outline_and_agreement(tmp_path, records):
+    values, other = np.full((SIDE, SIDE), -1.0), np.full((SIDE, SIDE), -3.0)
+    values[2:8, 3:9] = -0.2  # of the span -1 ... 0: 0.8
+    values[12, 12] = 0
+    other[2:8, 6:9] = -2
+    path = write_maps(tmp_path / "fused.h5", {("3.png", "Mass"): values})
+    part = write_maps(tmp_path / "part.h5", {("3.png", "Mass"): other})
+    out = tmp_path / "found.parquet"
+    chosen = {"candidates": 1, "parts": (path, part), "threshold": 0.5}
+    stage.find(path, records, out, **chosen)
+    assert tables.read(out, tables.FOUND).empty  # nothing of the map is positive
+    stage.find(path, records, out, **chosen, threshold_of="span")
+    (row,) = tables.read(out, tables.FOUND).itertuples()
+    assert (row.x, row.y, row.w, row.h) == (3, 2, 6, 6)
+    assert row.score == pytest.approx(0.8, rel=1e-3)  # maps are stored in float16
+    assert row.agreement == 18 / 36
+    mask = values > -0.5
+    np.testing.assert_array_equal(regions.decode(row.region, SIDE, SIDE), mask)
+    (polygon,) = row.outline
+    assert polygon.reshape(-1, 2).min(0).tolist() == [3, 2]
+
+
 def test_gathered_table_does_not_depend_on_the_shards(tmp_path, maps, records):
     def run(name, groups):
         shards = []
@@ -189,8 +281,12 @@ def test_mistakes_are_named(tmp_path, maps, records):
     out = tmp_path / "found.parquet"
     with pytest.raises(InputError, match="'rectangels': did you mean 'rectangles'"):
         stage.find(path, records, out, rule="rectangels")
-    with pytest.raises(InputError, match="choose from rectangles, regions"):
+    with pytest.raises(InputError, match="choose from rectangles, regions, levels, contours"):
         stage.find(path, records, out, rule="x")
+    with pytest.raises(InputError, match=r"levels \[60, 255\]"):
+        stage.find(path, records, out, rule="levels", levels=(60, 255))
+    with pytest.raises(InputError, match="threshold_of 'mean'"):
+        stage.find(path, records, out, threshold_of="mean")
     stray = write_maps(tmp_path / "stray.h5", maps | {("9.png", "Mass"): blobs(9)})
     with pytest.raises(InputError, match=r"no row for 9\.png"):
         stage.find(stray, records, out)

@@ -88,9 +88,12 @@ def test_maximal_rectangles_read_any_memory_order():
     smoothing=st.sampled_from([0.0, 0.0, 1.5]),
     keep_last_ring=st.booleans(),
     ranks=st.sampled_from([1, 3, 10, 1000]),
+    threshold_of=st.sampled_from(["maximum", "span", "one"]),
 )
 def test_fast_equals_plain(seed, shape, levels, threshold, **rest):
     values = speckled(seed, shape, levels)
+    if rest["threshold_of"] == "span":
+        values = values - 0.5
     if threshold == 0.0:  # sums are exact above a positive threshold, or on few levels
         values = np.round(values * 8) / 8
         rest["smoothing"] = 0.0
@@ -102,13 +105,16 @@ def test_fast_equals_plain(seed, shape, levels, threshold, **rest):
     assert best == (expected_boxes[0] if expected_boxes else None)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=90)
 @given(
-    arrays(np.float32, (5, 6), elements=st.floats(-1, 1, width=32)), st.sampled_from([0.05, 0.5])
+    arrays(np.float32, (5, 6), elements=st.floats(-1, 1, width=32)),
+    st.sampled_from([0.05, 0.5]),
+    st.sampled_from(["maximum", "span", "one"]),
 )
-def test_fast_equals_plain_on_any_map(values, threshold):
-    boxes, scores = find_boxes(values, threshold, None)
-    expected_boxes, expected_scores = reference.find_boxes(values, threshold, None)
+def test_fast_equals_plain_on_any_map(values, threshold, threshold_of):
+    chosen = {"threshold": threshold, "candidates": None, "threshold_of": threshold_of}
+    boxes, scores = find_boxes(values, **chosen)
+    expected_boxes, expected_scores = reference.find_boxes(values, **chosen)
     assert [tuple(box) for box in boxes.tolist()] == expected_boxes
     assert scores.tolist() == expected_scores
 
@@ -186,6 +192,19 @@ def test_equal_means_tie_whatever_the_value():
     assert set(scores.tolist()) == {float(np.float32(0.7))}
 
 
+def test_the_threshold_is_a_share_of_what_is_asked():
+    values = np.full((6, 9), -1.0)
+    values[1:4, 1:4], values[2:5, 6:8] = 0.2, 0.6  # half-way of the span is -0.2
+    assert find_box(values, threshold=0.5) == (6, 2, 8, 5)
+    boxes, scores = find_boxes(values, threshold=0.5, threshold_of="span")
+    assert boxes.tolist() == [[6, 2, 8, 5], [1, 1, 4, 4]]
+    assert scores == pytest.approx([1.6, 1.2])  # from the minimum up
+    boxes, scores = find_boxes(values, threshold=0.1, threshold_of="one")
+    assert boxes.tolist() == [[6, 2, 8, 5], [1, 1, 4, 4]]
+    assert scores == pytest.approx([0.6, 0.2])
+    assert find_box(values, threshold=0.7, threshold_of="one") is None
+
+
 def test_smoothing_drops_a_speck():
     values = np.zeros((30, 30))
     values[5:15, 5:15] = 0.8
@@ -220,6 +239,7 @@ def test_a_full_map_is_one_box():
         (np.ones((0, 3)), {}),
         (np.ones((2, 2)), {"threshold": 1.0}),
         (np.ones((2, 2)), {"threshold": -0.1}),
+        (np.ones((2, 2)), {"threshold_of": "mean"}),
         (np.ones((2, 2)), {"smoothing": -1}),
         (np.ones((2, 2)), {"candidates": -1}),
         (np.ones((2, 2)), {"ranks": 0}),

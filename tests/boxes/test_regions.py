@@ -46,6 +46,25 @@ def test_mask_is_strictly_above_the_share_of_the_maximum():
         mask_of(values, 1)
 
 
+def test_a_share_of_the_span_counts_from_the_minimum():
+    values = np.array([[-2, 0, 2], [2.001, 6, 1]])  # half-way: 2
+    assert mask_of(values, 0.5, "span").tolist() == [[False] * 3, [True, True, False]]
+    assert mask_of(values, 0.0, "span").tolist() == [[False, True, True], [True] * 3]
+    assert mask_of(-values, 0.5, "span").tolist() == [[True, True, False], [False, False, True]]
+    assert not mask_of(np.full((2, 2), 3.0), 0.0, "span").any()
+
+
+def test_a_share_of_one_is_the_value_itself():
+    values = np.array([[0.5, 0.501, 7], [-3, 0, 0.4]])
+    assert mask_of(values, 0.5, "one").tolist() == [[False, True, True], [False] * 3]
+    assert not mask_of(values / 100, 0.5, "one").any()
+
+
+def test_an_unknown_share_is_named():
+    with pytest.raises(InputError, match="'mean': choose one of maximum, span, one"):
+        mask_of(np.ones((2, 2)), 0.5, "mean")
+
+
 @settings(deadline=None)
 @given(masks)
 def test_region_boxes_are_those_of_a_flood_fill(mask):
@@ -103,6 +122,8 @@ def test_agreement_by_hand():
     assert agreement(heatmap, gradient, (0, 0, 1, 1), 0.35) == 0
     assert np.isnan(agreement(heatmap, gradient, (1, 1, 3, 2), 0.35))
     assert agreement(heatmap, gradient, (0, 0, 3, 2), 0.6) == 0  # each by its own whole maximum
+    assert agreement(heatmap, gradient, (0, 0, 4, 2), 0.75, "one") == 1 / 5
+    assert agreement(heatmap - 9, gradient, (0, 0, 4, 2), 0.35, "span") == 3 / 6
 
 
 @given(masks)

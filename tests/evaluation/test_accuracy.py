@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crosseai.evaluation import accuracy
 
@@ -63,6 +65,50 @@ def test_false_positives_need_a_box():
     np.testing.assert_array_equal(false[0], [0, 0, 0, 1, 1, 1, 1])
     np.testing.assert_array_equal(false[1], np.ones(7))
     np.testing.assert_array_equal(false[2], np.zeros(7))
+
+
+def test_all_drawn_boxes_that_miss_are_false():
+    overlap = accuracy.overlaps(FOUND, TRUTH, "IoU")  # 0.3 and 0.7; 0 and 0.5; no box
+    false = accuracy.false_positives(overlap, FOUND)
+    np.testing.assert_array_equal(false[0], [0, 0, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(false[1], [1, 1, 1, 1, 1, 2, 2])
+    np.testing.assert_array_equal(false[2], np.zeros(7))
+
+
+def test_region_overlaps_by_hand():
+    region = np.zeros((10, 20), bool)
+    region[2:6, 3:8] = True  # 20 pixels
+    got = accuracy.region_overlaps(region, np.array([3, 2, 8, 4]))
+    assert got == {"IoU": 0.5, "IoBB": 0.5}
+    got = accuracy.region_overlaps(region, np.array([0, 0, 20, 10]))
+    assert got == {"IoU": 0.1, "IoBB": 1}
+    got = accuracy.region_overlaps(region, np.array([7.5, 5.5, 9.5, 6.5]))  # inside: 0.25
+    assert got == {"IoU": round(0.25 / 21.75, 9), "IoBB": 0.25 / 20}
+    empty = accuracy.region_overlaps(np.zeros((4, 4), bool), np.array([0, 0, 2, 2]))
+    assert empty == {"IoU": 0, "IoBB": 0}
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_region_overlaps_are_those_of_sets_of_pixels(seed, share):
+    rng = np.random.default_rng(seed)
+    region = rng.random((9, 14)) < share
+    x1, y1 = rng.integers(0, [14, 9])
+    x2, y2 = rng.integers([x1, y1], [14, 9]) + 1
+    box = np.zeros_like(region)
+    box[y1:y2, x1:x2] = True
+    got = accuracy.region_overlaps(region, np.array([x1, y1, x2, y2], float))
+    assert got["IoU"] == pytest.approx((region & box).sum() / (region | box).sum(), abs=1e-9)
+    assert got["IoBB"] == pytest.approx((region & box).sum() / max(region.sum(), 1), abs=1e-9)
+
+
+def test_a_region_that_is_one_box_scores_as_the_box():
+    truth = np.array([1.5, 0, 8, 6.25])
+    region = np.zeros((10, 10), bool)
+    region[2:9, 3:10] = True
+    for criterion, share in accuracy.region_overlaps(region, truth).items():
+        box = np.array([[[3, 2, 10, 9]]])
+        assert share == accuracy.overlaps(box, truth[None], criterion)[0, 0]
 
 
 def test_pointing_game():

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from crosseai import tables
+from crosseai.boxes.regions import encode
 from crosseai.errors import InputError
 from crosseai.evaluation.stage import evaluate
 
@@ -22,10 +23,26 @@ FOUND = [  # image, label, rank, x, y, w, h, peak_x, peak_y
 ]
 
 
+REGIONS = {  # image, label -> x1, y1, x2, y2 of boxes that make up the region
+    ("a.png", "Mass"): [(0, 0, 10, 4), (40, 40, 50, 50)],  # IoU 40 / 200, IoBB 40 / 140
+    ("b.png", "Mass"): [(20, 20, 30, 30)],  # IoU 1, though the box of rank 0 misses
+    ("c.png", "Nodule"): [(60, 50, 61, 51)],  # beside the box
+    ("a.png", "Effusion"): [(0, 0, 5, 5)],
+}
+
+
+def region(pair, width=100, height=100):
+    mask = np.zeros((height, width), bool)
+    for x1, y1, x2, y2 in REGIONS[pair]:
+        mask[y1:y2, x1:x2] = True
+    return encode(mask)
+
+
 def write_found(path, rows):
     columns = ["image", "label", "rank", "x", "y", "w", "h", "peak_x", "peak_y"]
     table = pd.DataFrame(rows, columns=columns)
-    table = table.assign(score=1.0, agreement=np.nan, outline=None, region="")
+    codes = [region(row[:2]) if row[2] == 0 and row[:2] in REGIONS else None for row in rows]
+    table = table.assign(score=1.0, agreement=np.nan, outline=None, region=codes)
     tables.write(table, tables.FOUND, path)
 
 
@@ -116,7 +133,40 @@ def test_methods_in_the_order_given_then_controls_in_one_protocol(run):
     ]  # fmt: skip
     controls = table["method"].str.startswith("control-")
     assert set(table.loc[controls, "protocol"]) == {"single"}
-    assert set(table.loc[~controls, "protocol"]) == {"single", "oracle"}
+    assert set(table.loc[~controls, "protocol"]) == {"single", "oracle", "region"}
+
+
+def test_regions_by_hand(run):
+    evaluate(**run)
+    table = accuracies(run)
+    assert values(table, "crosseai", "Mass", protocol="region") == [1, 1] + [0.5] * 5
+    of_region = values(table, "crosseai", "Mass", criterion="IoBB", protocol="region")
+    assert of_region == [1, 1] + [0.5] * 5
+    assert values(table, "crosseai", "Nodule", protocol="region") == [0] * 7
+    assert values(table, "crosseai", "Pneumonia", protocol="region") == [0] * 7  # nothing found
+    assert values(table, "scalp", "Mass", protocol="region") == [0.5, 0.5] + [0] * 5
+    row = table.loc[("crosseai", "Mean", "IoU", "region", 0.1)]
+    assert (row["n"], row["hits"], row["accuracy"]) == (3, 2, 0.5)
+
+
+def test_a_box_without_a_region_misses_as_region_alone(run):
+    found = tables.read(run["found"]["crosseai"], tables.FOUND)
+    tables.write(found.assign(region=None), tables.FOUND, run["found"]["crosseai"])
+    evaluate(**run)
+    table = accuracies(run)
+    assert values(table, "crosseai", "Mass", protocol="region") == [0] * 7
+    assert values(table, "crosseai", "Mass") == [0.5] * 5 + [0, 0]
+
+
+def test_a_region_has_the_size_of_its_image(run):
+    records = tables.read(run["records"], tables.RECORDS)
+    records.loc[records["image"] == "b.png", ["width", "height"]] = [80, 50]
+    tables.write(records, tables.RECORDS, run["records"])
+    found = tables.read(run["found"]["crosseai"], tables.FOUND)
+    found.loc[found["image"] == "b.png", "region"] = region(("b.png", "Mass"), 80, 50)
+    tables.write(found, tables.FOUND, run["found"]["crosseai"])
+    evaluate(**run)
+    assert values(accuracies(run), "crosseai", "Mass", protocol="region") == [1, 1] + [0.5] * 5
 
 
 def test_controls_by_hand(run):
@@ -157,6 +207,13 @@ def test_metrics_by_hand(run):
     assert metrics.loc[("crosseai", "Mass", "afp@0.1"), "value"] == 0.5
     assert metrics.loc[("crosseai", "Mass", "afp@0.6"), "value"] == 1
     assert metrics.loc[("crosseai", "Pneumonia", "afp@0.1"), "value"] == 0  # no box
+    # Of the Mass boxes IoU 0.5 and 0.8 on one image, 0 on the other.
+    all_drawn = [metrics.loc[("crosseai", "Mass", f"afp_all@{T}"), "value"] for T in (0.5, 0.6)]
+    assert all_drawn == [0.5, 1]
+    assert metrics.loc[("scalp", "Mass", "afp_all@0.6"), "value"] == 0.5
+    assert metrics.loc[("control-random", "Mass", "afp@0.7"), "value"] <= 1  # a share of draws
+    assert not any(method.startswith("control") and "afp_all" in metric
+                   for method, _, metric in metrics.index)  # fmt: skip
     assert metrics.loc[("crosseai", "Pneumonia", "afp@0.1"), "n"] == 1
     assert metrics.loc[("net", "Mass", "auc"), "value"] == 0.75  # one pair right, one tied
     assert metrics.loc[("net", "Nodule", "auc"), "value"] == 1
@@ -177,6 +234,12 @@ def test_differences_are_the_differences_of_the_accuracies(run):
     )
     np.testing.assert_allclose(differences["difference"], expected, atol=1e-12)
     assert len(differences) == len(table) - len(table.loc["crosseai"]) > 0
+    compared = set(zip(differences["method"], differences["protocol"], strict=True))
+    assert compared == {
+        ("scalp", "single"), ("scalp", "oracle"), ("scalp", "region"),
+        ("control-centre", "single"), ("control-random", "single"), ("control-prior", "single"),
+    }  # fmt: skip
+    assert set(differences["criterion"]) == {"IoU", "IoBB"}
 
 
 def test_no_differences_without_the_reference(run):
@@ -200,6 +263,7 @@ def test_two_ground_truth_boxes_of_one_pair_are_scored_each(run):
     tables.write(boxes, tables.BOXES, run["boxes"])
     evaluate(**run)
     assert values(accuracies(run), "crosseai", "Nodule") == [0.5] * 7
+    assert values(accuracies(run), "crosseai", "Nodule", protocol="region") == [0] * 7
 
 
 def test_found_boxes_of_an_unknown_image(run):

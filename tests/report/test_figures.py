@@ -40,6 +40,20 @@ def test_panel_without_a_fusion():
     assert [axis.get_title() for axis in figure.axes] == ["radiograph", "heatmap", "boxes"]
 
 
+def test_panel_tells_many_methods_apart(tmp_path):
+    names = [f"method {k}" for k in range(9)]
+    figure = draw(boxes=dict.fromkeys(names, np.array([0, 0, 50.0, 25])))
+    truth, *boxes = figure.axes[-1].patches
+    looks = {(box.get_edgecolor(), box.get_linestyle()) for box in boxes}
+    assert len(looks) == 9
+    assert truth.get_edgecolor() not in {colour for colour, _ in looks}
+    figures.save(figure, tmp_path / "panel.png")  # draws it, so that extents are known
+    extent = figure.legends[0].get_window_extent()
+    assert extent.x0 >= 0
+    assert extent.x1 <= figure.bbox.x1
+    assert extent.y1 <= figure.axes[0].get_window_extent().y0
+
+
 def test_panel_puts_boxes_and_maps_in_source_pixels():
     figure = draw()
     for axis in figure.axes:

@@ -57,6 +57,29 @@ def test_names_from_the_data_are_escaped(run, config):
     assert "<script" not in (run / "table1.md").read_text()
 
 
+def test_notes_of_methods_stand_under_the_table_and_their_marks_in_its_header(run, config):
+    methods = config["methods"] | {
+        "scalp": config["methods"]["scalp"] | {"note": "a <i>reconstruction</i>\n| of sorts"}
+    }
+    report(run, config | {"methods": methods}, nih=False, panels=0)
+    text = (run / "table1.md").read_text()
+    assert "| T(IoU) | label | n | scalp¹ | crosseai | control-centre |" in text
+    first = text.split("## ")[1]
+    assert "- ¹ scalp: a &lt;i>reconstruction&lt;/i> | of sorts\n" in first
+    page = (run / "report.html").read_text()
+    assert '<th scope="col">scalp¹</th>' in page
+    assert "<li>¹ scalp: a &lt;i&gt;reconstruction&lt;/i&gt;" in page
+    assert "<i>" not in page
+
+
+def test_controls_are_told(run, config):
+    report(run, config, nih=False, panels=0)
+    text = (run / "table1.md").read_text()
+    for control in ("control-centre: a", "control-random: a", "control-prior: the"):
+        assert control in text
+    assert "the mean of 10 draws" in text
+
+
 def test_printed_figures_on_nih_data(run, config):
     report(run, config, nih=True, panels=0)
     assert "printed 0.69" in (run / "table1.md").read_text()  # crosseai, Mass, 0.1

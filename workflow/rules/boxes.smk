@@ -17,12 +17,7 @@ rule boxes:
         parts=lambda wildcards, input: (
             f"--parts {input.parts}" if "parts" in input.keys() else ""
         ),
-        options=lambda wildcards: options(
-            {
-                **pick(config["images"], "size"),
-                **config["boxes"][config["methods"][wildcards.method]["box"]],
-            }
-        ),
+        options=lambda wildcards: options(box_rule(wildcards.method)),
     shell:
         "python -m crosseai boxes find {input.maps} {params.parts} --records {input.records}"
         " {params.options} --out {output.boxes} 2> {log}"

@@ -3,12 +3,20 @@
 from torch import nn
 
 from crosseai.errors import InputError
+from crosseai.models.baseline import Baseline
+from crosseai.models.chexradinet import ChexRadiNet
 from crosseai.models.scalp import Scalp
+from crosseai.models.supervision import Supervision
 
 __all__ = ["CLASSIFIERS", "build"]
 
 #: Each a `crosseai.models.classifier.Classifier`.
-CLASSIFIERS = {"scalp": Scalp}
+CLASSIFIERS = {
+    "scalp": Scalp,
+    "baseline": Baseline,
+    "supervision": Supervision,
+    "chexradinet": ChexRadiNet,
+}
 
 
 def build(name: str, labels: list[str], **settings) -> nn.Module:

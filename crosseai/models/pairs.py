@@ -8,7 +8,7 @@ import numpy as np
 
 from crosseai.errors import InputError
 
-__all__ = ["Batch", "contrastive_batches", "plain_batches"]
+__all__ = ["Batch", "contrastive_batches", "patient_batches", "plain_batches"]
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ def contrastive_batches(
     """
     if negatives < 2 or negatives % 2:
         raise InputError(f"negatives: {negatives} is not even and positive; a group needs that")
-    if size < 2 or size % 2:
-        raise InputError(f"batch: {size} is not even and positive; a query has its positive there")
+    _check_even(size)
     drawn = np.array([rng.choice(np.flatnonzero(row)) if row.any() else -1 for row in labels])
     same = defaultdict(list)  # (patient, label) -> images
     for image, label in zip(*np.nonzero(labels), strict=True):
@@ -99,3 +98,38 @@ def contrastive_batches(
             np.repeat(drawn[query[part]], 2),
             np.repeat(group[part], 2),
         )
+
+
+def patient_batches(patients: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[Batch]:
+    """Batches of pairs of images of one patient, whatever their labels; no label, no group.
+
+    Every image is a query once an epoch; its positive is a random image of its patient, possibly
+    itself. Of a patient these are two random images, as in SCALP's published code.
+
+    Parameters
+    ----------
+    patients : ndarray [N]
+    size : int
+        Images a batch, queries and positives together; even.
+    rng : Generator
+
+    Yields
+    ------
+    Batch
+        Rows 2i are queries, rows 2i + 1 their positives.
+    """
+    _check_even(size)
+    own = defaultdict(list)  # patient -> images
+    for image, patient in enumerate(patients):
+        own[patient].append(image)
+    query = rng.permutation(len(patients))
+    positive = [rng.choice(own[patients[image]]) for image in query]
+    image = np.stack([query, positive], 1).ravel()
+    for start in range(0, len(image), size):
+        part = image[start : start + size]
+        yield Batch(part, np.full(len(part), -1), np.zeros(len(part), int))
+
+
+def _check_even(size: int) -> None:
+    if size < 2 or size % 2:
+        raise InputError(f"batch: {size} is not even and positive; a query has its positive there")

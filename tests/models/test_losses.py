@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from crosseai.errors import InputError
 from crosseai.models import build
 from crosseai.models.classifier import Targets
-from crosseai.models.losses import patient_contrastive
+from crosseai.models.losses import nt_xent, patient_contrastive
 
 #: Six queries and their positives: two groups; the last query has no label.
 LABEL = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, -1, -1])
@@ -128,3 +129,96 @@ def test_a_full_classification_weight_leaves_the_contrastive_loss_out():
     )
     assert losses.keys() == {"total", "classification"}
     assert losses["total"] is losses["classification"]
+
+
+def nt_xent_by_hand(embedding, temperature, positive_in_denominator):
+    """Each row of a pair asks for the other among all other rows of the batch, term by term."""
+    rows = [[float(x) for x in row] for row in embedding]
+
+    def exponential(i, j):
+        dot = math.fsum(x * y for x, y in zip(rows[i], rows[j], strict=True))
+        return math.exp(dot / math.hypot(*rows[i]) / math.hypot(*rows[j]) / temperature)
+
+    terms = []
+    for i in range(len(rows)):
+        partner = i + 1 if i % 2 == 0 else i - 1
+        others = [j for j in range(len(rows)) if j != i]
+        if not positive_in_denominator:
+            others.remove(partner)
+        if len(rows) > 2:
+            below = math.fsum(exponential(i, j) for j in others)
+            terms.append(-math.log(exponential(i, partner) / below))
+    return math.fsum(terms) / max(len(terms), 1)
+
+
+@pytest.mark.parametrize("positive", [True, False])
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("rows", [2, 4, 12])
+def test_nt_xent_equals_its_equation_written_out(rows, temperature, positive):
+    for seed in range(3):
+        loss = nt_xent(embeddings(seed, rows), temperature, positive)
+        expected = nt_xent_by_hand(embeddings(seed, rows), temperature, positive)
+        assert loss.item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("rows", [2, 6])
+@pytest.mark.parametrize("positive", [True, False])
+def test_gradient_of_nt_xent_agrees_with_finite_differences(rows, positive):
+    embedding = embeddings(0, rows).requires_grad_()
+    assert torch.autograd.gradcheck(lambda e: nt_xent(e, 0.5, positive), embedding)
+
+
+def test_nt_xent_is_the_cross_entropy_of_the_published_code():
+    """Two views, their similarities side by side, the diagonal as the class to be found."""
+    embedding = embeddings(4, 10)
+    unit = torch.nn.functional.normalize(embedding)
+    views = unit[0::2], unit[1::2]  # [5, 7] each
+    within = [(v @ v.T / 0.5).fill_diagonal_(-math.inf) for v in views]
+    across = views[0] @ views[1].T / 0.5
+    scores = torch.cat([torch.cat([across, within[0]], 1), torch.cat([within[1], across.T], 1)])
+    expected = torch.nn.functional.cross_entropy(scores, torch.arange(10))
+    torch.testing.assert_close(nt_xent(embedding), expected)
+
+
+CODE = {"pairs": "patient", "projection": 5, "positive_in_denominator": True}
+
+
+def test_the_published_code_s_loss_contrasts_what_its_head_projects():
+    torch.manual_seed(0)
+    settings = {"backbone": "tiny", "temperature": 0.3} | CODE
+    model = build("scalp", ["a", "b"], **settings).train()
+    images = torch.randn(12, 3, 32, 32)
+    truth = (torch.rand(12, 2) > 0.5).float()
+    losses = model.losses(images, 0, Targets(truth, LABEL, PATIENT, GROUP, NO_BOXES))
+    pooled = model.features(images).mean((2, 3))
+    first, second = (layer.weight for layer in model.projection if hasattr(layer, "in_features"))
+    assert first.shape == (len(pooled[0]), len(pooled[0]))
+    assert second.shape == (5, len(pooled[0]))
+
+    def standardised(x):
+        return (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
+
+    projected = standardised(standardised(pooled @ first.T).relu() @ second.T)
+    contrastive = nt_xent_by_hand(projected.detach(), 0.3, True)
+    assert losses["contrastive"].item() == pytest.approx(contrastive, rel=1e-4)
+    classification = binary_cross_entropy_with_logits(model(images), truth)
+    torch.testing.assert_close(losses["classification"], classification)
+    torch.testing.assert_close(
+        losses["total"], 0.8 * losses["classification"] + 0.2 * losses["contrastive"]
+    )
+
+
+def test_the_projection_changes_neither_the_logits_nor_the_backbone_s_start():
+    models = []
+    for own in ({}, CODE):
+        torch.manual_seed(0)
+        models.append(build("scalp", ["a"], backbone="tiny", **own).eval())
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(models[0](images), models[1](images))
+    assert not any("projection" in name for name in models[0].state_dict())
+
+
+def test_unknown_pairs_are_refused():
+    with pytest.raises(InputError, match=r"pairs: 'image'.*'patient'"):
+        build("scalp", ["a"], backbone="tiny", pairs="image")

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crosseai.errors import InputError
 from crosseai.models import build
-from crosseai.models.pairs import contrastive_batches, plain_batches
+from crosseai.models.pairs import contrastive_batches, patient_batches, plain_batches
 
 
 @st.composite
@@ -120,3 +121,45 @@ def test_the_classifier_pairs_only_for_a_contrastive_loss(share, per_epoch):
     model = build("scalp", ["a"], backbone="tiny", classification_weight=share)
     batches = model.batches(np.ones((10, 1), bool), np.arange(10), 4, np.random.default_rng(0))
     assert sum(len(b.image) for b in batches) == per_epoch
+
+
+@settings(max_examples=80, deadline=None)
+@given(studies(), st.sampled_from([2, 6, 16, 128]), st.integers(0, 99))
+def test_an_epoch_of_patient_batches(study, size, seed):
+    _, patients = study
+    batches = list(patient_batches(patients, size, np.random.default_rng(seed)))
+    assert [len(b.image) for b in batches[:-1]] == [size] * (len(batches) - 1)
+    assert 0 < len(batches[-1].image) <= size
+    assert all((b.label == -1).all() and not b.group.any() for b in batches)
+    assert all(len(b.label) == len(b.group) == len(b.image) for b in batches)
+    epoch = np.concatenate([b.image for b in batches])
+    assert sorted(epoch[0::2]) == list(range(len(patients)))  # each image is a query once
+    np.testing.assert_array_equal(patients[epoch[0::2]], patients[epoch[1::2]])
+
+
+def test_pairs_are_two_random_images_of_a_patient_possibly_the_same():
+    """As the published code draws them: each of the nine ordered pairs as often as the others."""
+    patients = np.array([0, 1, 0, 1, 0])
+    counts = np.zeros((5, 5))
+    for seed in range(900):
+        for batch in patient_batches(patients, 10, np.random.default_rng(seed)):
+            np.add.at(counts, (batch.image[0::2], batch.image[1::2]), 1)
+    expected = np.where(patients[:, None] == patients, 900 / np.bincount(patients)[patients], 0)
+    assert (counts[expected == 0] == 0).all()
+    assert (np.abs(counts - expected)[expected > 0] < 5 * np.sqrt(450)).all()
+
+
+def test_labels_make_no_difference_to_pairs_by_patient():
+    model = build("scalp", ["a"], backbone="tiny", pairs="patient")
+    epochs = [
+        rows(model.batches(labels, np.arange(20) // 3, 8, np.random.default_rng(5)))
+        for labels in (np.zeros((20, 1), bool), np.ones((20, 1), bool))
+    ]
+    np.testing.assert_array_equal(*epochs)
+    expected = rows(patient_batches(np.arange(20) // 3, 8, np.random.default_rng(5)))
+    np.testing.assert_array_equal(epochs[0], expected)
+
+
+def test_pairs_by_patient_need_an_even_batch():
+    with pytest.raises(InputError, match="batch: 7 is not even"):
+        list(patient_batches(np.arange(4), 7, np.random.default_rng(0)))

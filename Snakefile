@@ -22,6 +22,9 @@ include: "workflow/rules/fusion.smk"
 include: "workflow/rules/boxes.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/derived.smk"
+include: "workflow/rules/ablation.smk"
+include: "workflow/rules/sanity.smk"
 
 
 rule all:

@@ -45,6 +45,30 @@ def by_label(table: pd.DataFrame, threshold: float) -> str:
     return markdown(table.reindex([*CHESTX_RAY8, "Mean", "Mean8"]).dropna(), "label")
 
 
+def differences(table: pd.DataFrame) -> str:
+    """Six-label means by threshold and method, single box."""
+    rows = table[
+        (table.protocol == "single") & (table.criterion == "IoU") & (table.label == "Mean")
+    ]
+    cells = {
+        method: {
+            row.iou_threshold: f"{row.difference:+.2f} [{row.ci_low:+.2f}, {row.ci_high:+.2f}]"
+            for _, row in own.iterrows()
+        }
+        for method, own in rows.groupby("method", sort=False)
+    }
+    return markdown(pd.DataFrame(cells), "T(IoU)")
+
+
+def auc(metrics: pd.DataFrame) -> str:
+    """AUC by label and model."""
+    cells = {
+        model: own.set_index("label").apply(interval, axis=1, value="value")
+        for model, own in metrics.groupby("method", sort=False)
+    }
+    return markdown(pd.DataFrame(cells).reindex([*CHESTX_RAY8, "Mean", "Mean8"]).dropna(), "label")
+
+
 def main() -> None:
     """Print all tables of a run."""
     if len(sys.argv) != 2:
@@ -57,12 +81,15 @@ def main() -> None:
     print(accuracy(table, "single"))
     print("\nThe best of all candidates (an upper limit), mean of the six labels:\n")
     print(accuracy(table, "oracle"))
+    print("\nThe thresholded region, mean of the six labels:\n")
+    print(accuracy(table, "region"))
     for threshold in (0.1, 0.3, 0.5):
         print(f"\nBy label at T(IoU) = {threshold}:\n")
         print(by_label(table, threshold))
-    auc = metrics[metrics.metric == "auc"].set_index("label")
+    print("\nDifference to the reference, paired, one box, mean of the six labels:\n")
+    print(differences(pd.read_parquet(run / "differences.parquet")))
     print("\nAUC on the test part, within each fold and then averaged:\n")
-    print(markdown(pd.DataFrame({"AUC": auc.apply(interval, axis=1, value="value")}), "label"))
+    print(auc(metrics[metrics.metric == "auc"]))
 
 
 if __name__ == "__main__":

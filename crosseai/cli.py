@@ -28,11 +28,14 @@ HELP = {
     "backbone": "resnet18, resnet50, densenet121 or densenet169.",
     "batch": "Images a step.",
     "box_folds": "Folds over the patients with boxes.",
+    "box_weight": "Lambda: what the loss of a box counts, that of a label being 1.",
     "cache_frozen": "Run the frozen part once and keep what comes out in memory.",
     "candidates": "How many of the largest maximal rectangles compete; 0 for all.",
+    "candidates_values": "Numbers of candidates to try; 0 for all.",
     "classification_weight": "Lambda: share of the cross-entropy; the rest is contrastive.",
     "contrast": "Largest relative change of contrast and brightness.",
     "control_seed": "Of the controls' random numbers.",
+    "depth": "head, stage4, stage3, stage2, stage1 or all: from the logits down to and with this.",
     "draws": "Draws of control-random.",
     "epochs": "Passes over the training images.",
     "evaluate folds": "Folds over patients of control-prior.",
@@ -43,35 +46,56 @@ HELP = {
     "freeze_norms": "All batch norms keep their statistics.",
     "freeze_until": "Last stage that is not trained, such as layer3 or transition2.",
     "gate_bias": "Where the attention's gates start: sigmoid of this.",
+    "grid": "P: patches across and down.",
+    "guidance_weight": "Of the contrastive loss between image and radiomic features.",
     "images": "Number of radiographs.",
+    "iterations": "How often the regions that guide the features are found; 0 for never.",
     "jobs": "Workers at a time.",
     "keep_last_ring": "A box keeps the ring that stopped its growth.",
     "labels": "The findings, separated by commas.",
-    "layer": "Module that Grad-CAM++ weighs; the last with a spatial extent if not given.",
+    "layer": "Module whose output is weighed; the last with a spatial extent if not given.",
+    "levels": "Of the map scaled to 0 ... 255; each has boxes of its own.",
     "learning_rate": "Highest learning rate: rises for a tenth of the training, falls to zero.",
+    "lowest_factor": "Factors of products over patches are rescaled from [0, 1] to [this, 1].",
     "negatives": "Negatives a query of the contrastive loss.",
     "optimizer": "sgd (momentum 0.9) or adamw.",
     "output_stride": "Pixels of the image a pixel of the last feature map: 32, 16 or 8.",
+    "pairs": "A query and its positive share label and patient (label), or patient alone.",
     "positive_in_denominator": "InfoNCE's denominator instead of SCALP's equation 1.",
     "precision": "32-true, bf16-mixed, 16-mixed, or auto: bf16-mixed on a GPU.",
+    "projection": "Dimensions of a head that is contrasted; 0 contrasts the pooled features.",
     "ranks": "Boxes kept an image and label, best first.",
-    "reduction": "Of guided backpropagation over the input's channels: max or sum.",
+    "recognition_channels": "Channels of the 3x3 convolution on the grid of patches.",
+    "reduction": "Over the input's channels: max or sum of absolute values.",
     "reference": "Method that all others are compared with.",
+    "region_threshold": "Of a region, from the activation map's minimum to its maximum.",
     "resamples": "Bootstrap resamples over patients.",
     "rotation": "Largest rotation, degrees.",
-    "rule": "rectangles (Algorithm 1) or regions (a box round each connected region).",
+    "rule": "rectangles (Algorithm 1), regions, levels (Wang's) or contours (SCALP's code).",
+    "samples": "LIME's forward passes an image and label.",
     "scale": "Largest relative change of size.",
     "score": "test: images of a test part; all: also those the model trained on.",
     "seed": "Of all random numbers.",
+    "select folds": "Folds over the patients whose maps these are.",
+    "sharpness": "r of Log-Sum-Exp pooling: small is the mean, large the maximum.",
     "shift": "Largest displacement, share of the image.",
     "size": "Pixels across and down.",
-    "boxes size": "Enlarge each map to this many pixels across and down first; not if not given.",
+    "find size": "Enlarge each map to this many pixels across and down first; not if not given.",
     "smoothing": "Sigma, in pixels, of a Gaussian over the map.",
+    "smoothing_values": "Smoothings to try.",
+    "steps": "Points on the path from a black image.",
     "strict": "Make every row that would be left out an error.",
     "stride_in_1x1": "Bottlenecks of ResNet v1: the stride on the first 1x1 convolution.",
+    "t": "Share of the heatmap in the fusion, 0 to 1.",
+    "t_values": "Shares of the heatmap to try.",
+    "superpixels": "About how many parts LIME cuts an image into.",
+    "target": "label: each label's own logit; argmax: the image's highest, for every label.",
     "temperature": "Tau of the contrastive loss.",
     "threads": "CPU threads; the last digits depend on it.",
-    "threshold": "Share of a map's maximum above which a pixel is mask.",
+    "threshold": "Share above which a pixel is mask.",
+    "threshold_of": "Of a map's maximum, its span (from minimum to maximum), or one.",
+    "threshold_values": "Thresholds to try.",
+    "transition_channels": "Of the transition layer; as many as the backbone has if not given.",
     "weight_decay": "Weight decay.",
     "width": "Channels of a ResNet's first stage; 64 is the published network.",
     "weights": "Safetensors file under torchvision's names to start from.",
@@ -428,7 +452,12 @@ def train(
     options_of=["crosseai.maps.attribution:attribute", "crosseai.maps.attribution:MAPS"],
 )
 @click.argument("models", nargs=-1, required=True, type=click.Path())
-@click.option("--kind", required=True, help="grad_cam_plus_plus or guided_backprop.")
+@click.option(
+    "--kind",
+    required=True,
+    help="cam, grad_cam, grad_cam_plus_plus, guided_backprop, deconvnet, integrated_gradients, "
+    "layer_conductance, lime or own (the maps a classifier makes itself).",
+)
 @file_option("--images", "One shard of the image cache.")
 @file_option("--split", "split.parquet.")
 @file_option("--boxes", "boxes.parquet.")
@@ -492,14 +521,12 @@ def boxes() -> None:
     help="Of a fusion: its two map files, whose agreement is told with each box.",
 )
 @click.option("--rule", default="rectangles", show_default=True, help=HELP["rule"])
-@click.option("--size", type=int, help=HELP["boxes size"])
 @out_option
 def find(
     maps: str,
     records: str,
     parts: tuple[str, str] | None,
     rule: str,
-    size: int | None,
     out: str,
     **settings,
 ) -> None:
@@ -517,7 +544,7 @@ def find(
     from crosseai.boxes.stage import find as find_in_shard
 
     common, own = chosen(settings, find_in_shard, known("rule", rule, RULES))
-    find_in_shard(maps, records, out, rule, parts, size, **common | own)
+    find_in_shard(maps, records, out, rule, parts, **common | own)
 
 
 @boxes.command(cls=Stage)
@@ -570,6 +597,149 @@ def evaluate(
 
     found = {method: path for method, (path, *_) in found.items()}
     evaluate_methods(records, boxes, split, found, predictions, out, **settings)
+
+
+@main.command(cls=Stage, options_of=["crosseai.ablation.curves:ablate"])
+@click.argument("heatmaps", nargs=-1, required=True, type=click.Path())
+@click.option(
+    "--gradients",
+    multiple=True,
+    required=True,
+    metavar="REDUCTION=PATH",
+    callback=split_pairs,
+    help="A map file of the gradient map; once a shard, the configured reduction first.",
+)
+@file_option("--records", "records.parquet.")
+@file_option("--boxes", "boxes.parquet: the ground truth.")
+@file_option("--split", "split.parquet.")
+@click.option("--size", required=True, type=int, help="Enlarge maps to this first.")
+@file_option("--out", "Write this .csv, and .md and .png beside it.")
+def ablate(
+    heatmaps: tuple[str, ...],
+    gradients: dict,
+    records: str,
+    boxes: str,
+    split: str,
+    size: int,
+    out: str,
+    **settings,
+) -> None:
+    r"""Vary each setting of a fusion's boxes alone, on the map files HEATMAPS and --gradients.
+
+    Tells what every value is worth, with 95 % intervals, and draws curves.
+
+    Example:
+      crosseai ablate maps/scalp/grad_cam_plus_plus/0.h5 --gradients \
+          max=maps/scalp/guided_backprop/0.h5 --records data/records.parquet --boxes \
+          data/boxes.parquet --split data/split.parquet --size 224 --out ablation/crosseai.csv
+    """
+    from crosseai.ablation.curves import ablate as ablate_fusion
+
+    ablate_fusion(records, boxes, split, heatmaps, gradients, out, size, **settings)
+
+
+@main.command(cls=Stage, options_of=["crosseai.ablation.selection:select"])
+@click.option(
+    "--maps",
+    multiple=True,
+    required=True,
+    metavar="NAME=PATH",
+    callback=split_pairs,
+    help="A map file, once a shard; of a fusion those of the heatmap first.",
+)
+@file_option("--records", "records.parquet.")
+@file_option("--boxes", "boxes.parquet: the ground truth.")
+@file_option("--split", "split.parquet.")
+@click.option("--size", required=True, type=int, help="Enlarge maps to this first.")
+@click.option("--t-values", type=Listed(float), help=HELP["t_values"])
+@click.option("--threshold-values", type=Listed(float), help=HELP["threshold_values"])
+@click.option("--smoothing-values", type=Listed(float), help=HELP["smoothing_values"])
+@click.option("--candidates-values", type=Listed(int), help=HELP["candidates_values"])
+@file_option("--choices", "Write what each fold chose here.")
+@out_option
+def select(
+    maps: dict, records: str, boxes: str, split: str, size: int, choices: str, out: str, **settings
+) -> None:
+    r"""Find boxes by Algorithm 1 with settings chosen on the boxes of other patients.
+
+    Writes a table of boxes like `crosseai boxes`. A setting without values stays as it is given.
+
+    Example:
+      crosseai select --maps heatmap=maps/scalp/grad_cam_plus_plus/0.h5 --maps \
+          gradient=maps/scalp/guided_backprop/0.h5 --records data/records.parquet --boxes \
+          data/boxes.parquet --split data/split.parquet --size 224 --t-values 0.2,0.3,0.5 \
+          --choices selected/crosseai.csv --out boxes/crosseai-selected.parquet
+    """
+    from crosseai.ablation.selection import select as select_settings
+
+    if len(maps) > 2:
+        raise InputError(f"maps: {len(maps)} names; give one, or two to fuse")
+    select_settings(records, boxes, split, [*maps.values()], out, choices, size, **settings)
+
+
+@main.command(cls=Stage, options_of=["crosseai.models.randomise:randomise"])
+@click.argument("trained", type=click.Path())
+@out_option
+def randomise(trained: str, out: str, **settings) -> None:
+    r"""Make the weights in the file TRAINED anew, from the logits down to a depth.
+
+    Example:
+      crosseai randomise models/scalp/fold0/weights.safetensors --depth stage4 --out \
+          models/scalp~stage4/fold0/weights.safetensors
+    """
+    from crosseai.models.randomise import randomise as randomise_weights
+
+    randomise_weights(trained, out, **settings)
+
+
+@main.command(cls=Stage, options_of=["crosseai.ablation.sanity:sanity"])
+@file_option("--records", "records.parquet.")
+@file_option("--boxes", "boxes.parquet: the ground truth.")
+@file_option("--split", "split.parquet.")
+@click.option(
+    "--maps",
+    multiple=True,
+    required=True,
+    metavar="NAME=PATH",
+    callback=split_pairs,
+    help="Folder with the map files of METHOD or METHOD~DEPTH.",
+)
+@click.option(
+    "--found",
+    multiple=True,
+    required=True,
+    metavar="NAME=PATH",
+    callback=split_pairs,
+    help="The boxes of METHOD or METHOD~DEPTH.",
+)
+@click.option("--shards", default=1, show_default=True, help="Map files in a folder, 0.h5 ...")
+@click.option("--size", required=True, type=int, help="Compare maps at this size.")
+@file_option("--out", "Write into this folder.")
+def sanity(
+    records: str,
+    boxes: str,
+    split: str,
+    maps: dict,
+    found: dict,
+    shards: int,
+    size: int,
+    out: str,
+    **settings,
+) -> None:
+    r"""Compare maps and boxes of trained networks with those of randomised ones.
+
+    Writes sanity.csv, sanity.md and sanity.png into the folder --out.
+
+    Example:
+      crosseai sanity --records data/records.parquet --boxes data/boxes.parquet --split \
+          data/split.parquet --maps scalp=maps/scalp/grad_cam_plus_plus --maps \
+          scalp~all=maps/scalp~all/grad_cam_plus_plus --found scalp=boxes/scalp.parquet \
+          --found scalp~all=boxes/scalp~all.parquet --size 224 --out sanity
+    """
+    from crosseai.ablation.sanity import sanity as check
+
+    maps, found = ({name: path for name, (path, *_) in own.items()} for own in (maps, found))
+    check(records, boxes, split, maps, found, out, shards, size, **settings)
 
 
 @main.command(cls=Stage)

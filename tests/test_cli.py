@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import fields
+from functools import wraps
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 from crosseai import __version__, cli
+from crosseai.boxes.stage import find
 from crosseai.models import CLASSIFIERS
 from crosseai.models.training import Settings
 
@@ -102,7 +104,6 @@ def test_example_lines_are_complete_commands():
         ("data records", {"properties": {"labels": SCHEMA["labels"]}}),
         ("data split", SCHEMA["split"]),
         ("data share-boxes", SCHEMA["split"]),
-        ("train", SCHEMA["models"]["additionalProperties"]),
         ("maps", {"properties": {"explain": SCHEMA["explain"], "score": SCHEMA["score"]}}),
         ("maps", SCHEMA["maps"]["additionalProperties"]),
         ("fuse", {"properties": {"t": SCHEMA["t"]}}),
@@ -126,7 +127,7 @@ def test_defaults_are_the_schemas(name, schema):
     shared = own.keys() & wanted.keys()
     assert shared
     assert {key: own[key] for key in shared} == {key: wanted[key] for key in shared}
-    if name in ("phantom", "data split", "train", "boxes find"):
+    if name in ("phantom", "data split", "boxes find"):
         assert wanted.keys() - own.keys() <= {"kind", "box_folds"}
 
 
@@ -170,12 +171,20 @@ def test_training_gets_what_was_given(monkeypatch):
 
 def test_box_rule_gets_its_own_settings(monkeypatch):
     called = []
-    monkeypatch.setattr(
-        "crosseai.boxes.stage.find", lambda *values, **settings: called.append(settings)
-    )
+
+    @wraps(find)
+    def record(*values, **settings):
+        called.append(settings)
+
+    monkeypatch.setattr("crosseai.boxes.stage.find", record)
     given = ("boxes", "find", "m", "--records", "r", "--out", "o", "--threshold", 0.5)
+    common = {"threshold": 0.5, "threshold_of": "maximum", "smoothing": 0.0, "ranks": 10}
     assert run(*given, "--rule", "regions").exit_code == 0
-    assert called == [{"threshold": 0.5, "ranks": 10}]
+    assert run(*given, "--rule", "levels", "--levels", "20,60", "--size", 9).exit_code == 0
+    assert called == [common, common | {"levels": (20, 60), "size": 9}]
+    refused = run(*given, "--rule", "contours", "--candidates", 3)
+    assert refused.exit_code == 2
+    assert "--candidates is no setting" in refused.output
 
 
 def test_setting_of_another_kind_is_refused():

@@ -18,6 +18,7 @@ TINY = {
     "split": {"fractions": [0.4, 0.2, 0.4]},
     "images": {"size": 64, "shards": 2},
     "models": {"scalp": {"epochs": 1, "batch": 16, "threads": 1}},
+    "table": ["scalp", "crosseai"],
     "controls": {"draws": 2, "folds": 2},
     "evaluation": {"resamples": 20},
     "report": {"panels": 1},

@@ -38,7 +38,7 @@ MORE = {
     ),
     "key of another kind": (
         {"maps": {"guided_backprop": {"layer": "layer4"}}},
-        'maps.guided_backprop: unknown key "layer"; choose from kind, reduction',
+        'maps.guided_backprop: unknown key "layer"; choose from kind, target, reduction',
     ),
     "unknown choice": (
         {"split": {"kind": "kfolds"}},
@@ -68,6 +68,17 @@ MORE = {
     "unknown box rule": (
         {"methods": {"scalp": {"box": "rectangle"}}},
         'methods.scalp.box: "rectangle" is unknown; did you mean "rectangles"?',
+    ),
+    "choice of what only Algorithm 1 has": (
+        {
+            "boxes": {"round": {"rule": "regions"}},
+            "methods": {"crosseai": {"box": "round", "select": {"candidates": [1, 5]}}},
+        },
+        'methods.crosseai.select: needs a box of the rule rectangles, not "regions"',
+    ),
+    "choice of a fusion weight without a fusion": (
+        {"methods": {"scalp": {"select": {"t": [0.1, 0.9]}}}},
+        "methods.scalp.select.t: the method fuses nothing",
     ),
     "fusion of one": (
         {"methods": {"crosseai": {"map": ["guided_backprop"]}}},

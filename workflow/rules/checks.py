@@ -74,6 +74,7 @@ def check_values(config: dict) -> None:
         _check_known(f"{where}.box", method["box"], config["boxes"])
         for part in [method["map"]] if isinstance(method["map"], str) else method["map"]:
             _check_known(f"{where}.map", part, config["maps"])
+        _check_select(f"{where}.select", method, config["boxes"][method["box"]]["rule"])
         weights = config["models"][method["model"]]["weights"]
         if weights is not None and not Path(weights).is_file():
             raise InputError(
@@ -107,6 +108,14 @@ def _describe(error: ValidationError) -> str:
 def _check_known(where: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         raise InputError(f'{where}: "{name}" is unknown; {_suggest(name, known)}')
+
+
+def _check_select(where: str, method: dict, rule: str) -> None:
+    chosen = {key for key in ("t", "threshold", "smoothing", "candidates") if method["select"][key]}
+    if chosen and rule != "rectangles":
+        raise InputError(f'{where}: needs a box of the rule rectangles, not "{rule}"')
+    if "t" in chosen and isinstance(method["map"], str):
+        raise InputError(f"{where}.t: the method fuses nothing; give two maps or leave it out")
 
 
 def _suggest(name: object, known: Iterable[object]) -> str:

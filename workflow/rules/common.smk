@@ -71,9 +71,11 @@ def pick(settings, *keys):
 
 def shards(pattern):
     """The files of all shards."""
-    return expand(
-        out(pattern), shard=range(config["images"]["shards"]), allow_missing=True
-    )
+    return every_shard(out(pattern))
+
+
+def every_shard(path):
+    return expand(path, shard=range(config["images"]["shards"]), allow_missing=True)
 
 
 def is_kfold():
@@ -158,6 +160,16 @@ def fusion_weight(method):
     return config["t"] if own is None else own
 
 
+def selected_values(method):
+    """Setting -> the values that a method chooses from on other patients' boxes, or null."""
+    select = config["methods"][method]["select"]
+    return pick(select, "t", "threshold", "smoothing", "candidates")
+
+
+def is_selected(method):
+    return any(values is not None for values in selected_values(method).values())
+
+
 def maps_of(method):
     """Map files of a method before any fusion."""
     model = config["methods"][method]["model"]
@@ -170,6 +182,12 @@ def box_inputs(wildcards):
     if is_fusion(wildcards.method):
         return {"maps": out("fused/{method}/{shard}.h5"), "parts": own}
     return {"maps": own[0]}
+
+
+def box_rule(method):
+    """The settings of a method's box rule, with the size of its enlarged maps."""
+    settings = config["boxes"][config["methods"][method]["box"]]
+    return {**settings, "size": settings["size"] or config["images"]["size"]}
 
 
 def found_tables():

@@ -91,11 +91,11 @@ def share_boxes(
     box_folds: int = 5,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Divide the tested images with boxes anew, for a classifier whose training sees boxes.
+    """Divide the tested images anew, for a classifier whose training sees boxes.
 
-    The patients of these images are dealt to folds. Each fold tests its own and adds those of
-    the other folds to the training part; all else stays where it is, but for tested images
-    without a box, which are left out.
+    The tested patients are dealt to folds. Each fold tests its own and adds the other folds'
+    images with boxes to the training part; their images without a box it leaves out. All else
+    stays where it is.
 
     Parameters
     ----------
@@ -119,21 +119,23 @@ def share_boxes(
     """
     if split["fold"].nunique() != 1:
         raise InputError("split: its folds share their boxes already; use it as it is")
-    tested = (split["part"] == "test") & split["image"].isin(boxes["image"])
-    images = np.sort(split.loc[tested, "image"])
+    images = np.sort(split.loc[split["part"] == "test", "image"])
+    boxed = np.isin(images, boxes["image"])  # [N]
     patients = records.set_index("image")["patient"].loc[images]
     names, owner, sizes = np.unique(patients, return_inverse=True, return_counts=True)
-    if not 2 <= box_folds <= len(names):
+    with_box = np.bincount(owner, boxed, len(names))  # [P]
+    if not 2 <= box_folds <= (with_box > 0).sum():
         raise InputError(
-            f"split.box_folds: {box_folds}, must be at least 2 and at most the {len(names)} "
-            "patients with boxes on tested images"
+            f"split.box_folds: {box_folds}, must be at least 2 and at most the "
+            f"{(with_box > 0).sum()} patients with boxes on tested images"
         )
-    fold = _deal(sizes, sizes, box_folds, np.random.default_rng(seed))[owner]  # [N]
+    fold = _deal(with_box, sizes, box_folds, np.random.default_rng(seed))[owner]  # [N]
     others = split[split["part"] != "test"]
     parts = []
     for test in range(box_folds):
         part = np.where(fold == test, "test", "train")
-        rows = pd.concat([others, pd.DataFrame({"image": images, "part": part})])
+        kept = boxed | (fold == test)
+        rows = pd.concat([others, pd.DataFrame({"image": images[kept], "part": part[kept]})])
         parts.append(rows.assign(fold=np.int32(test)).sort_values("image"))
     return pd.concat(parts, ignore_index=True)
 

@@ -186,17 +186,19 @@ def test_shared_boxes_are_tested_once_and_seen_by_the_other_folds():
     split = split_by_patient(records, boxes, "official")
     shared = share_boxes(split, records, boxes, box_folds=3)
     assert shared.columns.tolist() == split.columns.tolist()
-    tested = set(split.image[split.part == "test"]) & set(boxes.image)
+    tested = set(split.image[split.part == "test"])
+    boxed = tested & set(boxes.image)
     patient = records.set_index("image").patient
     for fold, rows in shared.groupby("fold"):
         part = rows.set_index("image").part
         own = set(part.index[part == "test"])
         assert own <= tested
         assert set(part.index[part == "train"]) == set(split.image[split.part == "train"]) | (
-            tested - own
+            boxed - own
         )
         assert set(part.index[part == "validation"]) == set(split.image[split.part == "validation"])
         assert not set(patient[list(own)]) & set(patient[part.index[part != "test"]])
+        assert 0.2 < len(own & boxed) / len(boxed) < 0.47, fold
         assert 0.2 < len(own) / len(tested) < 0.47, fold
     assert shared[shared.part == "test"].image.is_unique
     assert set(shared.image[shared.part == "test"]) == tested

@@ -13,6 +13,7 @@ with one_line_errors():
     check_schema(config)
     validate(config, "workflow/schemas/config.schema.yaml")  # fills in the defaults
     check_values(config)
+    tell_who_saw_boxes()
 
 
 include: "workflow/rules/data.smk"

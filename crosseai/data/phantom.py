@@ -443,15 +443,17 @@ def cardiomegaly(chest: Chest, rng: np.random.Generator, severity: float):
 
 
 def effusion(chest: Chest, rng: np.random.Generator, severity: float):
-    """Fluid at a base with a meniscus that climbs the wall, or caught in a pocket beside it."""
-    side, pocket = either(rng), rng.random() < 0.35
+    """Fluid at a base with a meniscus that climbs the wall, or caught in a pocket or fissure."""
+    side, pocket = either(rng), rng.random() < 0.5
     lean, breadth = rng.uniform(0.1, 0.5), rng.uniform(0.35, 1.1)
-    height, drop = rng.uniform(0.5, 1.5) * (0.04 + 0.16 * severity), rng.uniform(0, 0.4)
+    height, drop = rng.uniform(0.5, 2.0) * (0.04 + 0.16 * severity), rng.uniform(0, 0.4)
+    along = rng.uniform(0.4, 1)  # from the spine to the wall: a fissure holds fluid too
     r, wall = side * chest.u, outer(chest, chest.v)
     if pocket:
         centre_v = chest.base - 0.08 - drop
-        reach = 1 - ((chest.v - centre_v) / (0.05 + 0.09 * severity + 0.04 * breadth)) ** 2
-        inside = r - wall + np.clip(reach, 0, 1) * (0.05 + 0.07 * breadth) - 0.003
+        reach = 1 - ((chest.v - centre_v) / (0.06 + 0.12 * severity + 0.05 * breadth)) ** 2
+        thick = np.clip(reach, 0, 1) * (0.06 + 0.08 * breadth)
+        inside = thick - np.abs(r - along * wall) - 0.003
     else:
         t = np.clip(r / wall, 0, 1)
         start = 1 - breadth * min(1.0, 0.35 + severity)  # small ones only blunt the angle

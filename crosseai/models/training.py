@@ -156,13 +156,19 @@ class Inputs:
         The part that is not trained; may be empty.
     images : Images
     settings : Settings
-    device : torch.device
+    fabric : Fabric
+        Its device and precision.
     """
 
     def __init__(
-        self, frozen: nn.Sequential, images: Images, settings: Settings, device: torch.device
+        self,
+        frozen: nn.Sequential,
+        images: Images,
+        settings: Settings,
+        fabric: lightning_fabric.Fabric,
     ):
-        self.frozen, self.images, self.settings, self.device = frozen, images, settings, device
+        self.frozen, self.images, self.settings, self.fabric = frozen, images, settings, fabric
+        self.device = fabric.device
         self.cached = settings.cache_frozen and len(frozen) > 0
 
     def plain(self, rows: np.ndarray) -> torch.Tensor:
@@ -199,7 +205,7 @@ class Inputs:
 
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
         images = normalise(pixels).contiguous(memory_format=torch.channels_last)
-        with torch.no_grad():
+        with torch.no_grad(), self.fabric.autocast():
             return self.frozen(images)
 
     @cached_property
@@ -314,8 +320,7 @@ def train(
             log.info("%s: made with other settings or inputs, discarded", checkpoint)
 
     inputs = {
-        part: Inputs(frozen.eval(), images, settings, fabric.device)
-        for part, images in parts.items()
+        part: Inputs(frozen.eval(), images, settings, fabric) for part, images in parts.items()
     }
     while epoch < settings.epochs:
         started = time.monotonic()

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning_fabric import Fabric
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
@@ -343,13 +344,13 @@ def boxes_of_four():
     return pd.DataFrame(rows, columns=tables.BOXES.names)
 
 
-def parts_of(run, stage, settings):
+def parts_of(run, stage, settings, precision="32-true"):
     torch.manual_seed(0)
     frozen = build("scalp", LABELS, **NETWORK).features[:stage].eval()
     records = tables.read(run / "records.parquet", tables.RECORDS)
     store = ImageStore([run / "0.h5", run / "1.h5"])
     images = read_images(records, boxes_of_four(), store, records.image[:40], LABELS)
-    return Inputs(frozen, images, settings, torch.device("cpu"))
+    return Inputs(frozen, images, settings, Fabric(accelerator="cpu", precision=precision))
 
 
 def test_read_images_gives_pixels_truth_patients_and_boxes(run):
@@ -368,6 +369,16 @@ def test_read_images_gives_pixels_truth_patients_and_boxes(run):
     assert images.patients[0] == images.patients[2] != images.patients[1]
     assert images.boxes[1, 0].tolist() == [0.125, 0.125, 0.625, 0.15625]
     assert images.boxes.isnan().sum() == 4 * 8
+
+
+def test_the_frozen_part_runs_in_the_trainings_precision(run):
+    rows, draw = np.array([3, 0]), torch.Generator()
+    half = parts_of(run, 5, SETTINGS, "bf16-mixed")
+    assert half.plain(rows).dtype == half.augmented(rows, draw)[0].dtype == torch.bfloat16
+    full = parts_of(run, 5, SETTINGS)
+    assert full.plain(rows).dtype == full.augmented(rows, draw)[0].dtype == torch.float32
+    distance = (half.plain(rows).float() - full.plain(rows)).abs().max()
+    assert 0 < distance < 0.1 * full.plain(rows).abs().max()
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -36,6 +36,7 @@ def test_every_column_is_trained_explained_boxed_and_scored(own):
     text = (run / "table1.md").read_text(encoding="utf-8")
     assert "a reconstruction" in text
     assert "whose training sees boxes" in text
+    assert text.count("Of 2 folds of patients, each model learned from the others' boxes") == 1
 
     split = tables.read(run / "data/split_with_boxes.parquet", tables.SPLIT)
     assert split.fold.unique().tolist() == [0, 1]
@@ -55,7 +56,12 @@ def test_no_other_training_is_given_boxes(finished):
     assert seeing == {"supervision"}
 
 
-def test_the_workflow_knows_whose_training_sees_boxes():
+def test_the_workflow_knows_what_the_classes_say():
     text = (ROOT / "workflow/rules/common.smk").read_text(encoding="utf-8")
     (line,) = re.findall(r"^CLASSIFIERS_THAT_SEE_BOXES = (.*)$", text, re.M)
     assert ast.literal_eval(line) == {n for n, kind in CLASSIFIERS.items() if kind.sees_boxes}
+    text = (ROOT / "workflow/rules/checks.py").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^MAKE_MAPS = (.*)$", text, re.M)
+    assert ast.literal_eval(line) == {
+        n for n, kind in CLASSIFIERS.items() if hasattr(kind, "heatmaps")
+    }

@@ -65,6 +65,14 @@ MORE = {
         {"methods": {"scalp": {"map": "grad_cam"}}},
         'methods.scalp.map: "grad_cam" is unknown; did you mean "grad_cam_plus_plus"?',
     ),
+    "own map of a classifier that makes none": (
+        {"methods": {"scalp": {"map": "patches"}}},
+        "methods.scalp.map: patches is of the kind own, which the classifier scalp does",
+    ),
+    "class activation map of patches": (
+        {"methods": {"supervision": {"map": "cam"}}, "table": ["supervision"]},
+        "methods.supervision.map: cam is of the kind cam, which the classifier supervision does",
+    ),
     "unknown box rule": (
         {"methods": {"scalp": {"box": "rectangle"}}},
         'methods.scalp.box: "rectangle" is unknown; did you mean "rectangles"?',

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to/method.md"
@@ -15,9 +16,15 @@ def examples() -> list[dict]:
     return [yaml.safe_load(block) for block in blocks]
 
 
+@pytest.mark.parametrize("example", examples())
+def test_the_table_keeps_its_columns(example):
+    default = yaml.safe_load((HOW_TO.parents[2] / "config.yaml").read_text(encoding="utf-8"))
+    assert example["table"][:-1] == default["table"]
+
+
 def test_a_method_more_is_one_file_of_configuration(own):
     """Planned are its map, its boxes and the table; made, it stands in the table."""
-    mine, _, _ = examples()
+    mine = examples()[0] | {"table": ["scalp", "crosseai", "mine"]}  # the tiny run has two
     expected = {
         f"{rule} {shard}"
         for rule in ("maps scalp integrated_gradients", "boxes mine")
@@ -34,7 +41,8 @@ def test_a_method_more_is_one_file_of_configuration(own):
 
 
 def test_a_fusion_and_a_classifier_more_spare_what_is_there(finished):
-    _, fusion, classifier = examples()
+    fusion = examples()[1] | {"table": ["scalp", "crosseai", "half"]}
+    classifier = examples()[2] | {"table": ["scalp", "crosseai", "plain"]}
     planned = finished.planned(**fusion)
     assert {"fuse half 0", "boxes half 1"} <= planned
     assert not [job for job in planned if job.startswith(("maps", "train"))]

@@ -20,6 +20,9 @@ SCHEMA = yaml.safe_load(
     (Path(__file__).parents[1] / "schemas/config.schema.yaml").read_text(encoding="utf-8")
 )
 
+#: Classifiers that make maps of their own and pool none; a test compares this with the classes.
+MAKE_MAPS = {"supervision"}
+
 
 def check_schema(config: dict) -> None:
     """Check keys, types and ranges.
@@ -74,6 +77,8 @@ def check_values(config: dict) -> None:
         _check_known(f"{where}.box", method["box"], config["boxes"])
         for part in [method["map"]] if isinstance(method["map"], str) else method["map"]:
             _check_known(f"{where}.map", part, config["maps"])
+            classifier = config["models"][method["model"]]["classifier"]
+            _check_map(f"{where}.map", part, config["maps"][part]["kind"], classifier)
         _check_select(f"{where}.select", method, config["boxes"][method["box"]]["rule"])
         weights = config["models"][method["model"]]["weights"]
         if weights is not None and not Path(weights).is_file():
@@ -108,6 +113,17 @@ def _describe(error: ValidationError) -> str:
 def _check_known(where: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         raise InputError(f'{where}: "{name}" is unknown; {_suggest(name, known)}')
+
+
+def _check_map(where: str, name: str, kind: str, classifier: str) -> None:
+    if (kind == "own" and classifier not in MAKE_MAPS) or (
+        kind == "cam" and classifier in MAKE_MAPS
+    ):
+        other = "own" if kind == "cam" else "cam or grad_cam_plus_plus"
+        raise InputError(
+            f"{where}: {name} is of the kind {kind}, which the classifier {classifier} does not "
+            f"go with; choose a map of the kind {other}"
+        )
 
 
 def _check_select(where: str, method: dict, rule: str) -> None:

@@ -87,6 +87,20 @@ def sees_boxes(model):
     return CLASSIFIERS_THAT_SEE_BOXES >= {config["models"][model]["classifier"]}
 
 
+def tell_who_saw_boxes():
+    """Add to the notes under the table how the boxes were shared out."""
+    for method in map(config["methods"].get, config["table"]):
+        if sees_boxes(method["model"]):
+            folds = config["split"]["folds" if is_kfold() else "box_folds"]
+            note = (
+                f"{method['note'] or ''} Of {folds} folds of patients, each model learned from the "
+                "others' boxes and is scored on its own."
+            )
+            if config["score"] == "all" and config["split"]["kind"] == "random":
+                note += " Here it is also scored on boxes that it learned from."
+            method["note"] = note.strip()
+
+
 def split_of(model):
     """The split of a model: where training sees boxes, they are divided into folds too."""
     shared = sees_boxes(model) and not is_kfold()

@@ -9,7 +9,7 @@ rule weights:
     benchmark:
         benchmark_of("weights/{model}")
     # A wrong file ends the run before anything else has taken long.
-    priority: 100
+    priority: 1_000_000
     conda:
         "../../envs/crosseai.yaml"
     resources:
@@ -43,6 +43,8 @@ rule train:
         log_of("train/{model}-fold{fold}"),
     benchmark:
         benchmark_of("train/{model}-fold{fold}")
+    # The longest first, so that no core waits for it at the end.
+    priority: lambda wildcards: config["models"][wildcards.model]["epochs"]
     conda:
         "../../envs/crosseai.yaml"
     threads: lambda wildcards: config["models"][wildcards.model]["threads"]

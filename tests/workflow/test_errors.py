@@ -142,7 +142,7 @@ def test_text_from_the_command_line_becomes_numbers(monkeypatch):
 
 
 def test_weights_of_another_network(fresh):
-    save_file({"conv1.weight": torch.zeros(8, 3, 7, 7)}, fresh.folder / "wrong.safetensors")
+    save_file({"conv1.weight": torch.zeros(5, 3, 7, 7)}, fresh.folder / "wrong.safetensors")
     done = fresh.snakemake("--cores", "1", models={"scalp": {"weights": "wrong.safetensors"}})
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if "crosseai: error" in line]

@@ -61,6 +61,7 @@ HELP = {
     "optimizer": "sgd (momentum 0.9) or adamw.",
     "output_stride": "Pixels of the image a pixel of the last feature map: 32, 16 or 8.",
     "pairs": "A query and its positive share label and patient (label), or patient alone.",
+    "patch_prior": "The probability that a patch is positive before training.",
     "positive_in_denominator": "InfoNCE's denominator instead of SCALP's equation 1.",
     "precision": "32-true, bf16-mixed, 16-mixed, or auto: bf16-mixed on a GPU.",
     "projection": "Dimensions of a head that is contrasted; 0 contrasts the pooled features.",

@@ -510,9 +510,9 @@ def pneumothorax(chest: Chest, rng: np.random.Generator, severity: float):
     )[kind]
     lung = soft(depth(chest, np.maximum(r, 0.001), chest.v), 0.006) * window
     gap = lung * (1 - soft(shrunk, 0.006))
-    line = lung * soft(0.007 - np.abs(shrunk - 0.003), 0.004)
+    line = lung * soft(0.010 - np.abs(shrunk - 0.004), 0.004)
     squeezed = lung * soft(shrunk, 0.006) * soft(0.05 - shrunk, 0.05)  # the lung next to the air
-    return 0.8 * line + 0.4 * squeezed - (0.70 + 0.30 * severity) * gap, gap > 0.5
+    return 1.0 * line + 0.4 * squeezed - (0.70 + 0.30 * severity) * gap, gap > 0.5
 
 
 def atelectasis(chest: Chest, rng: np.random.Generator, severity: float):
@@ -577,7 +577,7 @@ FINDINGS = {
     "Mass": Finding(0.095, (0.0, 0.0, 0.6), mass),
     "Nodule": Finding(0.10, (0.0, 0.0, 0.6), nodule),
     "Pneumonia": Finding(0.095, (0.1, 0.7, 0.0), pneumonia),
-    "Pneumothorax": Finding(0.09, (0.1, 0.0, 0.1), pneumothorax),
+    "Pneumothorax": Finding(0.105, (0.1, 0.0, 0.1), pneumothorax),
 }
 
 

@@ -1,5 +1,7 @@
 """The classifier that sees boxes (Li et al. 2018): patch logits and a noisy-or over them."""
 
+import math
+
 import torch
 from torch import nn
 from torch.nn.functional import (
@@ -41,6 +43,10 @@ class Supervision(Classifier):
         Channels of the 3x3 convolution on the grid.
     box_weight : float
         Lambda: what the loss of a box counts, that of a label being 1.
+    patch_prior : float
+        The probability that a patch is positive before training: the classification layer's bias
+        (Lin et al. 2017, Focal Loss, section 4.1). With 0.5 the noisy-or of some 200 patches calls every
+        image positive, and a short training does little but unlearn that.
     lowest_factor : float, optional
         b: each factor of a product over patches is rescaled from [0, 1] to [b, 1]. By default the
         paper's 0.98, or less for a grid so small that an image's probability could not reach 0.99.
@@ -58,6 +64,7 @@ class Supervision(Classifier):
         grid: int = 16,
         recognition_channels: int = 512,
         box_weight: float = 5.0,
+        patch_prior: float = 0.01,
         lowest_factor: float | None = None,
     ):
         super().__init__()
@@ -65,6 +72,8 @@ class Supervision(Classifier):
             lowest_factor = min(PAPERS_FACTOR, (1 - CAP) ** (1 / grid**2))
         if not 0 < lowest_factor < 1:
             raise InputError(f"lowest_factor: {lowest_factor} does not lie between 0 and 1")
+        if not 0 < patch_prior < 1:
+            raise InputError(f"patch_prior: {patch_prior} does not lie between 0 and 1")
         self.labels = list(labels)
         self.features, channels = build_backbone(
             backbone, "none", 0.0, stride_in_1x1, output_stride, width
@@ -77,6 +86,7 @@ class Supervision(Classifier):
         )
         self.features.add_module("recognition", recognition)
         self.classifier = nn.Conv2d(recognition_channels, len(self.labels), 1)
+        nn.init.constant_(self.classifier.bias, math.log(patch_prior / (1 - patch_prior)))
         self.box_weight = box_weight
         self.lowest_factor = lowest_factor
 

@@ -140,6 +140,18 @@ def test_a_factor_of_one_s_own_is_taken():
             build("supervision", ["a"], **NETWORK, lowest_factor=wrong)
 
 
+def test_patches_start_at_their_prior():
+    """With 0.01 an image of 16 x 16 patches starts at 0.05, with 0.5 at 0.92."""
+    features = torch.zeros(1, 16, 16, 16)  # what the recognition gives tells nothing yet
+    for prior, expected in ((0.01, 1 - (1 - 0.02 * 0.01) ** 256), (0.5, 1 - 0.99**256)):
+        model = build("supervision", ["a"], **NETWORK | {"grid": 16}, patch_prior=prior)
+        assert model.patch_logits(features).sigmoid().allclose(torch.tensor(prior))
+        assert model.head(features).sigmoid().item() == pytest.approx(expected, rel=1e-4)
+    for wrong in (0, 1, -0.1, NAN):
+        with pytest.raises(InputError, match="patch_prior"):
+            build("supervision", ["a"], **NETWORK, patch_prior=wrong)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 9), st.integers(0, 10**6))
 def test_a_box_touches_the_patches_that_hold_one_of_its_points(grid, seed):

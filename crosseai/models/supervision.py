@@ -45,8 +45,8 @@ class Supervision(Classifier):
         Lambda: what the loss of a box counts, that of a label being 1.
     patch_prior : float
         The probability that a patch is positive before training: the classification layer's bias
-        (Lin et al. 2017, Focal Loss, section 4.1). With 0.5 the noisy-or of some 200 patches calls every
-        image positive, and a short training does little but unlearn that.
+        (Lin et al. 2017, Focal Loss, section 4.1). With 0.5 the noisy-or of some 200 patches calls
+        every image positive, and a short training does little but unlearn that.
     lowest_factor : float, optional
         b: each factor of a product over patches is rescaled from [0, 1] to [b, 1]. By default the
         paper's 0.98, or less for a grid so small that an image's probability could not reach 0.99.

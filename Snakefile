@@ -35,3 +35,6 @@ rule all:
         out("table1.md"),
         out("report.html"),
         out("methods.json"),
+        # Snakemake removes what a killed job was making anew; by what was made of it before, it would
+        # not be missed.
+        stage_files(),

@@ -3,6 +3,7 @@
 import json
 
 import pandas as pd
+import pytest
 
 AFTER_BOXES = {"evaluate", "report"}
 BOXES = {
@@ -110,6 +111,25 @@ def test_changed_fusion_source_reruns_fusions_only(own):
     with open(own.folder / "crosseai/fusion.py", "a") as source:
         source.write("# changed\n")
     assert own.planned() == FUSE | BOXES["crosseai"] | AFTER_BOXES
+
+
+@pytest.mark.parametrize(
+    ("lost", "changes", "made"),
+    [
+        ("models/scalp/*/*", {"models": {"scalp": {"epochs": 2}}}, {"train scalp 0"} | MAPS | FUSE),
+        ("boxes/*/*.parquet", {"boxes": {"rectangles": {"threshold": 0.4}}}, set()),
+    ],
+)
+def test_rerun_killed_halfway_is_not_taken_for_finished(own, lost, changes, made):
+    """Snakemake removes what a killed job was making anew; what was made of it still stands."""
+    files = list(own.folder.glob(f"results/tiny/{lost}"))
+    assert files
+    names = [str(file.relative_to(own.folder)) for file in files]
+    assert own.snakemake("--cleanup-metadata", *names).returncode == 0
+    for file in files:
+        file.unlink()
+    planned = own.planned(**changes)
+    assert planned == {"configuration"} | made | BOXES["crosseai"] | BOXES["scalp"] | AFTER_BOXES
 
 
 def test_changed_readme_command_line_and_dates_rerun_nothing(own):

@@ -214,6 +214,21 @@ def predictions():
     return {name: folds(name, "predictions.parquet") for name in models()}
 
 
+def stage_files():
+    """What every stage makes for the table."""
+    files = [*release_files(), out("data/records.parquet")]
+    files += shards("data/images/{shard}.h5")
+    for model in models():
+        files += [split_of(model), *folds(model, "weights.safetensors")]
+    for method in config["table"]:
+        made = maps_of(method)
+        if not is_selected(method):  # else one job fuses and finds, shard by shard
+            made += [out(f"fused/{method}/{{shard}}.h5")] if is_fusion(method) else []
+            made.append(out(f"boxes/{method}/{{shard}}.parquet"))
+        files += [*sum(map(every_shard, made), []), out(f"boxes/{method}.parquet")]
+    return files
+
+
 def named(option, files):
     """Options that name files: --found scalp=boxes/scalp.parquet --found ..."""
     pairs = [f"{name}={path}" for name, paths in files.items() for path in paths]

@@ -226,7 +226,7 @@ def history(seed: int, patient: int) -> Iterator[Visit]:
             labels ^= {rng.choice(list(findings) if findings else list(FINDINGS))}
         elif rng.random() < 0.01:
             labels |= {rng.choice(list(FINDINGS))}
-        boxed = [label for label in FINDINGS if rng.random() < 0.7 and test]
+        boxed = [label for label in FINDINGS if rng.random() < 0.9 and test]
         yield Visit(
             seed=seed,
             patient=patient,
@@ -427,10 +427,10 @@ def centre(chest: Chest) -> np.ndarray:
 # ------------------------------------------------------------------------------------ the findings
 
 
-def place(chest: Chest, rng: np.random.Generator, top: float = 0.06, bottom: float = 0.92):
+def place(chest, rng, top: float = 0.06, bottom: float = 0.92, edge: float = 0.12) -> tuple:
     """Choose a point in either lung, clear of heart and mediastinum: its side (-1, 1), u and v."""
     side = either(rng)
-    down, across = rng.uniform(top, bottom), rng.uniform(0.12, 0.88)
+    down, across = rng.uniform(top, bottom), rng.uniform(edge, 1 - edge)
     v = chest.anatomy.apex + down * (chest.base - chest.anatomy.apex)
     near = inner(chest, v) + (0.10 if side > 0 else 0.03) * (v > chest.base - 0.25)
     return side, side * (near + across * (outer(chest, v) - near)), v
@@ -549,11 +549,11 @@ def mass(chest: Chest, rng: np.random.Generator, severity: float):
 
 
 def nodule(chest: Chest, rng: np.random.Generator, severity: float):
-    """Draw a small round opacity."""
-    _, u, v = place(chest, rng)
+    """Draw a small round opacity, anywhere in the lungs."""
+    _, u, v = place(chest, rng, 0.02, 0.97, 0.03)
     radius = limit(0.037 * math.exp(rng.normal(0, 0.16)), 0.025, 0.046)
     away = ellipse(chest.u, chest.v, (u, v), (radius, radius))
-    return (0.80 + 0.45 * severity) * soft(1 - away, 0.25), away < 1
+    return (1.00 + 0.45 * severity) * soft(1 - away, 0.25), away < 1
 
 
 @dataclass(frozen=True)

@@ -427,7 +427,13 @@ def centre(chest: Chest) -> np.ndarray:
 # ------------------------------------------------------------------------------------ the findings
 
 
-def place(chest, rng, top: float = 0.06, bottom: float = 0.92, edge: float = 0.12) -> tuple:
+def place(
+    chest: Chest,
+    rng: np.random.Generator,
+    top: float = 0.06,
+    bottom: float = 0.92,
+    edge: float = 0.12,
+):
     """Choose a point in either lung, clear of heart and mediastinum: its side (-1, 1), u and v."""
     side = either(rng)
     down, across = rng.uniform(top, bottom), rng.uniform(edge, 1 - edge)

@@ -136,7 +136,7 @@ def test_how_often_things_occur(visits):
     assert 0.40 < np.mean([not visit.labels for visit in visits]) < 0.50
     assert 0.02 < np.mean([set(visit.labels) != set(visit.findings) for visit in visits]) < 0.06
     positives = sum(len(visit.labels) for visit in visits if visit.test)
-    assert 0.6 < sum(len(visit.boxed) for visit in visits) / positives < 0.75
+    assert 0.8 < sum(len(visit.boxed) for visit in visits) / positives < 0.95
     assert all(set(visit.boxed) <= set(visit.labels) & set(visit.findings) for visit in visits)
 
 

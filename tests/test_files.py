@@ -40,7 +40,6 @@ def test_replaces_at_once_and_the_last_writer_wins(tmp_path):
     assert os.listdir(tmp_path) == ["x"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="mode bits")
 @pytest.mark.parametrize("mask", [0o022, 0o077])
 def test_the_file_has_the_mode_that_open_would_give(tmp_path, mask):
     before = os.umask(mask)

@@ -1,5 +1,6 @@
 """What every classifier has in common: how it is run and what training asks of it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Targets:
     guidance: torch.Tensor | None = None
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module, ABC):
     """Named stages up to the last feature map, and a head from there to one logit a label.
 
     A subclass sets `labels`, a list of str, and `features`, an ``nn.Sequential`` of named stages,
@@ -57,10 +58,11 @@ class Classifier(nn.Module):
         """Logits [N, L] of normalised images [N, 3, H, W]."""
         return self.head(self.features(images))
 
+    @abstractmethod
     def head(self, features: torch.Tensor) -> torch.Tensor:
         """Logits [N, L] of the last feature map [N, C, h, w], never in half precision."""
-        raise NotImplementedError
 
+    @abstractmethod
     def losses(self, inputs: torch.Tensor, stage: int, targets: Targets) -> dict[str, torch.Tensor]:
         """Loss of one batch, `total` and by term; `classification` is one of them.
 
@@ -72,7 +74,6 @@ class Classifier(nn.Module):
         stage : int
         targets : Targets
         """
-        raise NotImplementedError
 
     def batches(
         self, labels: np.ndarray, patients: np.ndarray, size: int, rng: np.random.Generator

@@ -116,9 +116,7 @@ def _check_known(where: str, name: str, known: Iterable[str]) -> None:
 
 
 def _check_map(where: str, name: str, kind: str, classifier: str) -> None:
-    if (kind == "own" and classifier not in MAKE_MAPS) or (
-        kind == "cam" and classifier in MAKE_MAPS
-    ):
+    if kind in ("own", "cam") and (kind == "own") != (classifier in MAKE_MAPS):
         other = "own" if kind == "cam" else "cam or grad_cam_plus_plus"
         raise InputError(
             f"{where}: {name} is of the kind {kind}, which the classifier {classifier} does not "

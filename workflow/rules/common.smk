@@ -190,12 +190,21 @@ def maps_of(method):
     return [out(f"maps/{model}/{name}/{{shard}}.h5") for name in map_names(method)]
 
 
+def fused_of(method):
+    """The file of a method's fused maps, as a list, or none."""
+    return [out(f"fused/{method}/{{shard}}.h5")] if is_fusion(method) else []
+
+
+def drawn_on(method):
+    """The map files that a method draws boxes on."""
+    return (fused_of(method) or maps_of(method))[0]
+
+
 def box_inputs(wildcards):
     """The map that a method draws boxes on and, for a fusion, its two parts."""
-    own = maps_of(wildcards.method)
-    if is_fusion(wildcards.method):
-        return {"maps": out("fused/{method}/{shard}.h5"), "parts": own}
-    return {"maps": own[0]}
+    method = wildcards.method
+    parts = {"parts": maps_of(method)} if is_fusion(method) else {}
+    return {"maps": drawn_on(method), **parts}
 
 
 def box_rule(method):
@@ -223,8 +232,7 @@ def stage_files():
     for method in config["table"]:
         made = maps_of(method)
         if not is_selected(method):  # else one job fuses and finds, shard by shard
-            made += [out(f"fused/{method}/{{shard}}.h5")] if is_fusion(method) else []
-            made.append(out(f"boxes/{method}/{{shard}}.parquet"))
+            made += [*fused_of(method), out(f"boxes/{method}/{{shard}}.parquet")]
         files += [*sum(map(every_shard, made), []), out(f"boxes/{method}.parquet")]
     return files
 
@@ -245,8 +253,7 @@ def pictured():
 def pictured_maps():
     """Map files of the pictured method."""
     method = pictured()
-    fused = [out(f"fused/{method}/{{shard}}.h5")] if is_fusion(method) else []
-    return expand(maps_of(method) + fused, shard=range(config["images"]["shards"]))
+    return sum(map(every_shard, maps_of(method) + fused_of(method)), [])
 
 
 def method_line(name):

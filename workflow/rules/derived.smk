@@ -81,13 +81,6 @@ def examined_at_depths():
     return [f"{name}{depth}" for name in examined() for depth in depths]
 
 
-def drawn_on(method):
-    """The map files that a method draws boxes on."""
-    return (
-        out(f"fused/{method}/{{shard}}.h5") if is_fusion(method) else maps_of(method)[0]
-    )
-
-
 def add_depths():
     """Define METHOD~DEPTH as a method and MODEL~DEPTH as a model.
 

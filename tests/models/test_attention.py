@@ -43,6 +43,11 @@ def test_equals_the_paper_s_three_rotated_branches(attention):
     torch.testing.assert_close(attention(x), expected, rtol=1e-12, atol=1e-12)
 
 
+def test_gradients_are_those_of_finite_differences(attention):
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(attention, x)
+
+
 def test_has_the_paper_s_parameters_and_momentum():
     module = TripletAttention()
     assert sum(p.numel() for p in module.parameters()) == 3 * (98 + 2)

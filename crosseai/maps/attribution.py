@@ -16,6 +16,7 @@ from crosseai.errors import InputError
 from crosseai.imagestore import ImageStore
 from crosseai.maps.against_black import integrated_gradients, layer_conductance, lime
 from crosseai.maps.cam import cam, grad_cam, grad_cam_plus_plus
+from crosseai.maps.folding import folded
 from crosseai.maps.guided import deconvnet, guided_backprop
 from crosseai.maps.own import own
 from crosseai.models import weights
@@ -99,6 +100,7 @@ def attribute(
     loaded = {}
     for path in models:
         model, description = weights.load(path)
+        model.features = folded(model.features)
         loaded[description["fold"]] = (
             model.to(device, memory_format=torch.channels_last),
             description,

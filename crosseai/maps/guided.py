@@ -1,6 +1,6 @@
 """Gradients by the input with ReLUs of another backward pass: guided backpropagation, deconvnet."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -70,12 +70,35 @@ def rectified_gradient(
     index = class_index(classes, images)  # [N, C]
     leaf = images.detach().requires_grad_()
     with evaluation_mode(model), torch.enable_grad(), RectifyingReLUs(guided):
-        logits = forward_without_parameters(model, leaf)
-        maps = []
-        for column in index.T:  # [N]
-            score = logits.gather(1, column[:, None]).sum()
-            (gradient,) = torch.autograd.grad(score, leaf, retain_graph=True)  # [N, 3, H, W]
-            maps.append(reduce(gradient))
+        return gradients(forward_without_parameters(model, leaf), leaf, index, reduce)
+
+
+def gradients(
+    logits: torch.Tensor,
+    images: torch.Tensor,
+    index: torch.Tensor,
+    reduce: Callable[[torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    """Gradient of each image's logits by the image, a backward pass a class.
+
+    Parameters
+    ----------
+    logits : Tensor [N, L]
+    images : Tensor [N, 3, H, W]
+        The leaf of the graph of `logits`.
+    index : Tensor [N, C] int
+    reduce : callable
+        From [N, 3, H, W] to the map.
+
+    Returns
+    -------
+    Tensor [N, C, ...]
+    """
+    maps = []
+    for column in index.T:  # [N]
+        score = logits.gather(1, column[:, None]).sum()
+        (gradient,) = torch.autograd.grad(score, images, retain_graph=True)  # [N, 3, H, W]
+        maps.append(reduce(gradient))
     return torch.stack(maps, 1)
 
 

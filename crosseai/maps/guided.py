@@ -118,10 +118,11 @@ class RectifyingReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Pass the gradient where it is positive and, if guided, the activation is too."""
-        passed = gradient.relu()
-        for output in ctx.saved_tensors:
-            passed = torch.ops.aten.threshold_backward(passed, output, 0)
-        return passed, None, None
+        if not ctx.saved_tensors:
+            return gradient.relu(), None, None
+        (output,) = ctx.saved_tensors
+        passed = torch.ops.aten.threshold_backward(gradient, output, 0)  # a tensor of its own
+        return passed.relu_(), None, None
 
 
 class RectifyingReLUs(TorchFunctionMode):

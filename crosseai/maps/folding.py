@@ -6,17 +6,17 @@ from copy import deepcopy
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from crosseai.models.attention import TripletAttention
+from crosseai.models.attention import ZPool
 
 __all__ = ["folded"]
 
 
 class Tracer(fx.Tracer):
-    """Follows a network module by module; a triplet attention is one of them."""
+    """Follows a network module by module; what has a backward pass of its own is one."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         """Whether to take a module as it is."""
-        return isinstance(module, TripletAttention) or super().is_leaf_module(module, name)
+        return isinstance(module, ZPool) or super().is_leaf_module(module, name)
 
 
 def folded(network: nn.Module) -> nn.Module:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-__all__ = ["TripletAttention"]
+__all__ = ["TripletAttention", "ZPool"]
 
 AXES = (1, 2, 3)  # of [N, H, W, C]
 
@@ -43,6 +43,14 @@ class ZPools(torch.autograd.Function):
         return result
 
 
+class ZPool(nn.Module):
+    """`ZPools` as a module, which torch.fx can leave as it is."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Pool `x` [N, H, W, C] to [N, W, C, 2], [N, H, C, 2] and [N, H, W, 2]."""
+        return ZPools.apply(x)
+
+
 class Gate(nn.Module):
     """A 7x7 convolution from Z-pool's two channels to one, batch norm, sigmoid.
 
@@ -78,6 +86,7 @@ class TripletAttention(nn.Module):
 
     def __init__(self, bias: float = 0.0):
         super().__init__()
+        self.pool = ZPool()
         self.channel_width = Gate(bias)
         self.channel_height = Gate(bias)
         self.height_width = Gate(bias)
@@ -86,7 +95,7 @@ class TripletAttention(nn.Module):
         """Gate `x` [N, C, H, W]; the shape stays."""
         # Channels last throughout: as the network lies in memory, several times as fast.
         x = x.permute(0, 2, 3, 1)  # [N, H, W, C]
-        over_height, over_width, over_channels = ZPools.apply(x)
+        over_height, over_width, over_channels = self.pool(x)
         gates = (
             self.channel_width(over_height)[:, None] / 3  # [N, 1, W, C]
             + self.channel_height(over_width)[:, :, None] / 3  # [N, H, 1, C]

@@ -133,7 +133,6 @@ def attribute(
                 asked = [wanted[images[row]][1] for row in part]
                 pixels = torch.from_numpy(np.stack([store.read(images[row]) for row in part]))
                 inputs = normalise(pixels.to(device), description["mean"], description["std"])
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
                 classes = padded(asked) if target == "label" else highest(model, inputs)
                 maps = MAPS[kind](model, inputs, classes, **settings).float().cpu().numpy()
                 for row, columns, found in zip(part, asked, maps, strict=True):

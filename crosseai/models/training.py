@@ -204,9 +204,8 @@ class Inputs:
         return self._forward(pixels), boxes
 
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        images = normalise(pixels).contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), self.fabric.autocast():
-            return self.frozen(images)
+            return self.frozen(normalise(pixels))
 
     @cached_property
     def _activations(self) -> torch.Tensor:

@@ -52,7 +52,7 @@ def main() -> None:
         slow = paired(
             {
                 "plain version": lambda: plain_find_boxes(map, THRESHOLD, candidates=0),  # noqa: B023
-                "label and regionprops": lambda: [  # noqa: B023
+                "label and regionprops": lambda: [
                     region.bbox
                     for region in regionprops(label(mask, connectivity=2))  # noqa: B023
                 ],

@@ -6,17 +6,17 @@ from copy import deepcopy
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from crosseai.models.attention import ZPool
-
 __all__ = ["folded"]
 
 
 class Tracer(fx.Tracer):
-    """Follows a network module by module; what has a backward pass of its own is one."""
+    """Follows a network only to its batch norms: the rest may hold what torch.fx cannot follow."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         """Whether to take a module as it is."""
-        return isinstance(module, ZPool) or super().is_leaf_module(module, name)
+        return not any(isinstance(child, nn.BatchNorm2d) for child in module.modules()) or (
+            super().is_leaf_module(module, name)
+        )
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -28,7 +28,7 @@ def folded(network: nn.Module) -> nn.Module:
     Parameters
     ----------
     network : nn.Module
-        One that torch.fx can follow. It is left as it was.
+        One that torch.fx can follow to its batch norms. It is left as it was.
 
     Returns
     -------

@@ -8,7 +8,7 @@ from torch.fx.experimental.optimization import fuse
 
 from crosseai.maps.folding import folded
 from crosseai.maps.guided import guided_backprop
-from crosseai.models import build
+from crosseai.models import CLASSIFIERS, build
 
 
 def lived_in(model):
@@ -42,6 +42,16 @@ def test_gives_the_same_logits_and_gradients_with_fewer_batch_norms(backbone, le
         guided_backprop(faster, images, [0, 1]), guided_backprop(model, images, [0, 1])
     )
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("classifier", CLASSIFIERS)
+def test_gives_the_same_logits_for_every_classifier(classifier):
+    model = lived_in(build(classifier, list("ab"), backbone="resnet18"))
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    faster = copy.deepcopy(model)
+    faster.features = folded(model.features)
+    assert norms(faster) < norms(model)
+    torch.testing.assert_close(faster(images), model(images), rtol=1e-9, atol=1e-9)
 
 
 def test_agrees_with_torch_s_own_on_a_network_of_torchvision():

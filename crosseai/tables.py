@@ -4,6 +4,8 @@ Every table is a Parquet file. Boxes are float pixels of the source image, origi
 """
 
 import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -24,8 +26,13 @@ __all__ = [
     "SPLIT",
     "predictions",
     "read",
+    "read_parts",
     "write",
+    "write_parts",
+    "write_rows",
 ]
+
+_ROWS = 10_000  # in memory at a time
 
 #: One row an image. `path` is relative to the release; `official` is train_val, test or empty.
 RECORDS = pa.schema(
@@ -147,9 +154,48 @@ def write(table: pd.DataFrame, schema: pa.Schema, path: str | os.PathLike) -> No
     KeyError
         If a column of the schema is missing.
     """
+    write_parts([_arrow(table, schema)], schema, path)
+
+
+def write_rows(rows: Iterable[dict], schema: pa.Schema, path: str | os.PathLike) -> None:
+    """Write rows, each a value a column, as they come; memory does not grow with their number."""
+    rows = iter(rows)
+    parts = iter(lambda: list(islice(rows, _ROWS)), [])
+    write_parts((pa.Table.from_pylist(part, schema) for part in parts), schema, path)
+
+
+def write_parts(parts: Iterable[pa.Table], schema: pa.Schema, path: str | os.PathLike) -> None:
+    """Write the rows of many tables one after another, as they come.
+
+    Memory does not grow with their number, and the bytes do not depend on how rows are parted.
+
+    Parameters
+    ----------
+    parts : iterable of pa.Table
+        With the columns of `schema`.
+    schema : pa.Schema
+    path : path-like
+    """
+    waiting = schema.empty_table()
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for part in parts:
+            waiting = pa.concat_tables([waiting, part])
+            while len(waiting) >= _ROWS:
+                writer.write_table(waiting[:_ROWS].combine_chunks())
+                waiting = waiting[_ROWS:]
+        writer.write_table(waiting.combine_chunks())
+
+
+def _arrow(table: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     arrow = pa.Table.from_pandas(table[schema.names], schema=schema, preserve_index=False)
-    with replacing(path) as temporary:
-        pq.write_table(arrow.replace_schema_metadata(None), temporary)
+    return arrow.replace_schema_metadata(None)
+
+
+def read_parts(path: str | os.PathLike, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Read a table that `write` wrote some rows at a time; errors as `read`."""
+    with _opened(path, schema) as file:
+        for batch in file.iter_batches(_ROWS):
+            yield pa.Table.from_batches([batch]).cast(schema)
 
 
 def read(path: str | os.PathLike, schema: pa.Schema) -> pd.DataFrame:
@@ -160,13 +206,20 @@ def read(path: str | os.PathLike, schema: pa.Schema) -> pd.DataFrame:
     InputError
         If the file is missing or its columns are not those of `schema`.
     """
+    with _opened(path, schema) as file:
+        return file.read().cast(schema).to_pandas()
+
+
+def _opened(path: str | os.PathLike, schema: pa.Schema) -> pq.ParquetFile:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such table; run the stage that writes it first")
     try:
-        table = pq.read_table(path)
+        file = pq.ParquetFile(path)
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: not a Parquet table ({error})") from None
-    if table.schema.names != schema.names:
-        raise InputError(f"{path}: columns {table.schema.names}, expected {schema.names}")
-    return table.cast(schema).to_pandas()
+    names = file.schema_arrow.names
+    if names != schema.names:
+        file.close()
+        raise InputError(f"{path}: columns {names}, expected {schema.names}")
+    return file

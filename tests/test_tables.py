@@ -1,3 +1,4 @@
+import itertools
 import os
 
 import numpy as np
@@ -101,3 +102,37 @@ def test_a_file_that_is_no_table_is_named(tmp_path):
     (tmp_path / "x.parquet").write_text("image,part,fold")
     with pytest.raises(InputError, match=r"x\.parquet"):
         tables.read(tmp_path / "x.parquet", tables.SPLIT)
+
+
+def test_bytes_do_not_depend_on_how_the_rows_came(tmp_path):
+    n = 25_001
+    split = pd.DataFrame({"image": [f"{i:05}.png" for i in range(n)], "fold": 0, "part": "test"})
+    split = split[tables.SPLIT.names]
+    tables.write(split, tables.SPLIT, tmp_path / "whole.parquet")
+    tables.write_rows(iter(split.to_dict("records")), tables.SPLIT, tmp_path / "rows.parquet")
+    whole = pa.Table.from_pandas(split, schema=tables.SPLIT, preserve_index=False)
+    cuts = [0, 3, 3, 9_999, 10_000, 24_000, n]
+    parts = (whole[start:stop] for start, stop in itertools.pairwise(cuts))
+    tables.write_parts(parts, tables.SPLIT, tmp_path / "parts.parquet")
+    stored = (tmp_path / "whole.parquet").read_bytes()
+    assert (tmp_path / "rows.parquet").read_bytes() == stored
+    assert (tmp_path / "parts.parquet").read_bytes() == stored
+    pd.testing.assert_frame_equal(
+        tables.read(tmp_path / "parts.parquet", tables.SPLIT), split, check_dtype=False
+    )
+
+
+def test_reads_some_rows_at_a_time(tmp_path):
+    split = pd.DataFrame({"image": [f"{i:05}.png" for i in range(25_001)], "fold": 0, "part": "a"})
+    tables.write(split, tables.SPLIT, tmp_path / "split.parquet")
+    parts = list(tables.read_parts(tmp_path / "split.parquet", tables.SPLIT))
+    assert max(map(len, parts)) < len(split)
+    assert pa.concat_tables(parts)["image"].to_pylist() == split.image.to_list()
+
+
+def test_no_rows_are_a_table_too(tmp_path):
+    tables.write_rows(iter([]), tables.SPLIT, tmp_path / "split.parquet")
+    assert tables.read(tmp_path / "split.parquet", tables.SPLIT).columns.to_list() == (
+        tables.SPLIT.names
+    )
+    assert not sum(map(len, tables.read_parts(tmp_path / "split.parquet", tables.SPLIT)))

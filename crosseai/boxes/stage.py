@@ -1,12 +1,14 @@
 """The stage `boxes`: a shard of maps to a table of boxes, and the tables of all shards to one."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from difflib import get_close_matches
+from itertools import chain
+from operator import itemgetter
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
 from tqdm import tqdm
 
 from crosseai import tables
@@ -130,7 +132,6 @@ def find(
         raise InputError(f"unknown box rule '{rule}': {hint}")
     sizes = tables.read(records, tables.RECORDS).set_index("image")[["width", "height"]]
     above = {"threshold": threshold, "threshold_of": threshold_of}
-    rows = []
     with ExitStack() as stack:
         fused = stack.enter_context(MapFile(maps))
         sources = [stack.enter_context(MapFile(part)) for part in parts or ()]
@@ -144,17 +145,21 @@ def find(
                     f"{source.path}: no map of {image}, {label}, which {maps} has; make it again"
                 ) from None
 
-        for image, label in tqdm(sorted(fused.pairs()), desc="boxes", unit="map", disable=None):
-            if image not in sizes.index:
-                raise InputError(f"{records}: no row for {image}, which {maps} has; make it again")
-            width, height = sizes.loc[image]
-            values = read(fused, image, label)
-            boxes, scores = RULES[rule](values, **above, **settings)
-            if not len(boxes):
-                continue
-            both = [read(source, image, label) for source in sources]
-            rows += _rows(image, label, values, both, boxes, scores, above, width, height)
-    tables.write(pd.DataFrame(rows, columns=tables.FOUND.names), tables.FOUND, out)
+        def found() -> Iterator[dict]:
+            for image, label in tqdm(sorted(fused.pairs()), desc="boxes", unit="map", disable=None):
+                if image not in sizes.index:
+                    raise InputError(
+                        f"{records}: no row for {image}, which {maps} has; make it again"
+                    )
+                width, height = sizes.loc[image]
+                values = read(fused, image, label)
+                boxes, scores = RULES[rule](values, **above, **settings)
+                if not len(boxes):
+                    continue
+                both = [read(source, image, label) for source in sources]
+                yield from _rows(image, label, values, both, boxes, scores, above, width, height)
+
+        tables.write_rows(found(), tables.FOUND, out)
 
 
 def gather(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> None:
@@ -168,9 +173,32 @@ def gather(paths: Sequence[str | os.PathLike], out: str | os.PathLike) -> None:
         Tables that `find` wrote, in any order.
     out : path-like
     """
-    found = [tables.read(path, tables.FOUND) for path in paths]
-    joined = pd.concat([table for table in found if len(table)] or found[:1])
-    tables.write(joined.sort_values(["image", "label", "rank"]), tables.FOUND, out)
+    tables.write_parts(_merged(paths), tables.FOUND, out)
+
+
+def _merged(paths: Sequence[str | os.PathLike]) -> Iterator[pa.Table]:
+    """Rows of sorted tables in order; of tables that overlap, as shards do not, all at a time."""
+    groups = []
+    for first, last, path in sorted(filter(None, map(_extent, paths)), key=itemgetter(0, 1)):
+        if groups and first <= groups[-1][0]:
+            groups[-1] = max(last, groups[-1][0]), [*groups[-1][1], path]
+        else:
+            groups.append((last, [path]))
+    for _, own in groups:
+        parts = chain.from_iterable(tables.read_parts(path, tables.FOUND) for path in own)
+        if len(own) == 1:
+            yield from parts
+        else:
+            order = [(name, "ascending") for name in ("image", "label", "rank")]
+            yield pa.concat_tables(parts).sort_by(order)
+
+
+def _extent(path: str | os.PathLike) -> tuple[str, str, str | os.PathLike] | None:
+    """First and last image of a sorted table, and its path; None of an empty one."""
+    first = last = None
+    for part in tables.read_parts(path, tables.FOUND):
+        first, last = first or part["image"][0].as_py(), part["image"][-1].as_py()
+    return (first, last, path) if first else None
 
 
 def _rows(

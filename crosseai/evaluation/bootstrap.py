@@ -13,7 +13,9 @@ from crosseai.evaluation.accuracy import MEANS
 
 __all__ = ["auc", "fold_auc", "intervals", "nan_mean", "percentiles", "resample"]
 
-_COLUMNS = 512  # columns summed at a time: bounds memory at resamples x 512 numbers
+# At a time, to bound memory.
+_COLUMNS = 512
+_RESAMPLES = 256
 
 
 def resample(patients: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -26,13 +28,13 @@ def resample(patients: int, resamples: int, rng: np.random.Generator) -> np.ndar
 
     Returns
     -------
-    ndarray [resamples, patients] float64
+    ndarray [resamples, patients] uint16
         Multinomial counts; every row sums to `patients`.
     """
-    drawn = rng.integers(patients, size=(resamples, patients))
-    drawn += patients * np.arange(resamples)[:, None]  # one bin a resample and patient
-    counts = np.bincount(drawn.ravel(), minlength=resamples * patients)
-    return counts.reshape(resamples, patients).astype("float64")
+    counts = np.empty((resamples, patients), "uint16")
+    for count in counts:
+        count[:] = np.bincount(rng.integers(patients, size=patients), minlength=patients)
+    return counts
 
 
 def percentiles(replicates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -90,18 +92,28 @@ def _intervals(
     count = {name: np.zeros((len(weights), 1)) for name in MEANS}
     for label in sorted(set(labels)):
         rows = labels == label
-        drawn = weights[:, patients[rows]]  # [R, n of the label]
-        with np.errstate(invalid="ignore"):
-            replicates = (drawn @ values[rows]) / drawn.sum(axis=1, keepdims=True)  # [R, M]
+        replicates = np.concatenate(
+            [
+                _weighted_means(values[rows], weights[start : start + _RESAMPLES, patients[rows]])
+                for start in range(0, len(weights), _RESAMPLES)
+            ]
+        )  # [R, M]
         result[label] = percentiles(replicates)
         for name in (name for name, members in MEANS.items() if label in members):
             total[name] += np.nan_to_num(replicates)
-            count[name] += drawn.any(axis=1, keepdims=True)
+            count[name] += ~np.isnan(replicates).any(axis=1, keepdims=True)
     for name in MEANS:
         if count[name].any():
             with np.errstate(invalid="ignore"):
                 result[name] = percentiles(total[name] / count[name])
     return result
+
+
+def _weighted_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Means of `values` [n, M] in each resample of `counts` [r, n]; NaN where it drew none."""
+    drawn = counts.astype("float64")
+    with np.errstate(invalid="ignore"):
+        return (drawn @ values) / drawn.sum(axis=1, keepdims=True)
 
 
 def auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -89,44 +89,45 @@ def evaluate(
         control_seed,
     )
     truth = truth[scored]
-    answers = {}
-    for method, path in found.items():
-        table = tables.read(path, tables.FOUND)
-        _known(table["image"], known, path)
-        answers[method] = _answer(table, truth, path)
-    for method, relative in controls.items():
-        box = relative[scored] * size[scored][:, None]  # [n, D, 4]
-        answers[method] = _Answer(box, (box[..., :2] + box[..., 2:]) / 2)
-    _log.info("scoring %d boxes, %d methods and controls", len(truth), len(answers))
-
-    keys, values = _measures(answers, _corners(truth))
-    pairs = _pairs(keys, reference)
-    columns = np.concatenate(
-        [values] + [values[:, [i]] - values[:, [j]] for i, j in pairs], axis=1
-    )  # [n, M]
-    labels = truth["label"].to_numpy()
+    corners, labels = _corners(truth), truth["label"].to_numpy()
     names, patient = np.unique(truth["patient"].to_numpy(), return_inverse=True)
     weights = bootstrap.resample(len(names), resamples, np.random.default_rng(seed))
-    limits = bootstrap.intervals(columns, labels, patient, weights)
-    rows = _rows(accuracy.label_means(columns, labels), limits, labels)
+    _log.info("scoring %d boxes, %d methods and controls", len(truth), len(found) + len(controls))
 
-    counted = rows[rows["column"] < len(keys)]
-    counted = counted.join(pd.DataFrame(keys), on="column")
-    boxed = counted[counted["criterion"] != ""].rename(
-        columns={"value": "accuracy", "threshold": "iou_threshold"}
-    )
-    boxed["hits"] = _sums(values, labels, boxed)
+    def measured(method: str) -> tuple[list[dict], np.ndarray]:
+        if method in found:
+            return _measures(method, _answer(found[method], truth, known), corners)
+        box = controls[method][scored] * size[scored][:, None]  # [n, D, 4]
+        return _measures(method, _Answer(box, (box[..., :2] + box[..., 2:]) / 2), corners)
+
+    # One method at a time, the reference beside it: memory does not grow with the table.
+    methods = [*found, *controls]
+    base = measured(reference) if reference in methods else ([], None)
+    boxed, compared, unboxed = [], [], []
+    for method in methods:
+        keys, values = base if method == reference else measured(method)
+        pairs = [] if method == reference else _pairs(keys, base[0])
+        columns = [values] + [values[:, [i]] - base[1][:, [j]] for i, j in pairs]
+        columns = np.concatenate(columns, axis=1)  # [n, M]
+        limits = bootstrap.intervals(columns, labels, patient, weights)
+        rows = _rows(accuracy.label_means(columns, labels), limits, labels)
+        own = rows[rows["column"] < len(keys)].join(pd.DataFrame(keys), on="column")
+        boxed.append(own[own["criterion"] != ""].copy())
+        boxed[-1]["hits"] = _sums(values, labels, boxed[-1])
+        unboxed.append(own[own["criterion"] == ""])
+        paired = rows[rows["column"] >= len(keys)].copy()
+        paired["column"] = [pairs[column - len(keys)][0] for column in paired["column"]]
+        compared.append(paired.join(pd.DataFrame(keys), on="column"))
+
+    boxed = pd.concat(boxed).rename(columns={"value": "accuracy", "threshold": "iou_threshold"})
     tables.write(boxed, tables.ACCURACY, out / "accuracy.parquet")
-
-    compared = rows[rows["column"] >= len(keys)].copy()
-    compared["column"] = [pairs[column - len(keys)][0] for column in compared["column"]]
-    compared = compared.join(pd.DataFrame(keys), on="column").rename(
+    compared = pd.concat(compared).rename(
         columns={"value": "difference", "threshold": "iou_threshold"}
     )
     compared["reference"] = reference
     tables.write(compared, tables.DIFFERENCES, out / "differences.parquet")
 
-    metrics = [counted[counted["criterion"] == ""]]
+    metrics = unboxed
     for model, paths in predictions.items():
         metrics.append(_auc_rows(model, paths, known, resamples, seed))
     with replacing(out / "metrics.csv") as temporary:
@@ -175,27 +176,37 @@ class _Answer(NamedTuple):
     regions: dict[str, np.ndarray] | None = None  # criterion -> overlap [n, 1]; not of a control
 
 
-def _answer(found: pd.DataFrame, truth: pd.DataFrame, path: str | os.PathLike) -> _Answer:
+def _answer(path: str | os.PathLike, truth: pd.DataFrame, known: pd.DataFrame) -> _Answer:
     """Look up what a method found for every ground-truth box."""
-    repeated = found.duplicated(["image", "label", "rank"])
-    if repeated.any():
-        row = repeated.idxmax()
-        image, label, rank = found.loc[row, ["image", "label", "rank"]]
-        raise InputError(
-            f"{path}, row {row}: a second box of rank {rank} for {image} and {label}; "
-            "run the boxes stage again"
-        )
     wanted = pd.MultiIndex.from_frame(truth[["image", "label"]])
     asked = wanted.unique()
-    position = asked.get_indexer(pd.MultiIndex.from_frame(found[["image", "label"]]))
-    found, position = found[position >= 0], position[position >= 0]
-    rank = found["rank"].to_numpy()
-    boxes = np.full((len(asked), rank.max(initial=0) + 1, 4), np.nan)
-    boxes[position, rank] = _corners(found)
+    boxes = np.full((len(asked), 1, 4), np.nan)
     peaks = np.full((len(asked), 1, 2), np.nan)
-    peaks[position[rank == 0], 0] = found.loc[rank == 0, ["peak_x", "peak_y"]]
     codes = np.full(len(asked), "", object)
-    codes[position[rank == 0]] = found.loc[rank == 0, "region"].fillna("")
+    read = 0
+    for part in tables.read_parts(path, tables.FOUND):
+        part = part.drop_columns("outline").to_pandas()
+        part.index += read
+        read += len(part)
+        _known(part["image"], known, path)
+        position = asked.get_indexer(pd.MultiIndex.from_frame(part[["image", "label"]]))
+        part, position = part[position >= 0], position[position >= 0]
+        rank = part["rank"].to_numpy()
+        more = max(rank.max(initial=0) + 1 - boxes.shape[1], 0)
+        boxes = np.pad(boxes, ((0, 0), (0, more), (0, 0)), constant_values=np.nan)
+        twice = part.duplicated(["image", "label", "rank"]).to_numpy()
+        repeated = twice | ~np.isnan(boxes[position, rank, 0])
+        if repeated.any():
+            row = repeated.argmax()
+            image, label, number = part.iloc[row][["image", "label", "rank"]]
+            raise InputError(
+                f"{path}, row {part.index[row]}: a second box of rank {number} for {image} and "
+                f"{label}; run the boxes stage again"
+            )
+        boxes[position, rank] = _corners(part)
+        first, own = position[rank == 0], part[rank == 0]
+        peaks[first, 0] = own[["peak_x", "peak_y"]]
+        codes[first] = own["region"].fillna("")
     order = asked.get_indexer(wanted)  # a pair may have several ground-truth boxes
     return _Answer(boxes[order], peaks[order], _region_overlaps(codes[order], truth))
 
@@ -211,56 +222,49 @@ def _region_overlaps(codes: np.ndarray, truth: pd.DataFrame) -> dict[str, np.nda
     return overlaps
 
 
-def _measures(answers: dict[str, _Answer], truth: np.ndarray) -> tuple[list[dict], np.ndarray]:
-    """Every measure of every method: what each column is, and values [n, M].
+def _measures(method: str, answer: _Answer, truth: np.ndarray) -> tuple[list[dict], np.ndarray]:
+    """Every measure of a method: what each column is, and values [n, M].
 
     Accuracies have a criterion, metrics have none.
     """
     keys, columns = [], []
 
-    def add(values: np.ndarray, method: str, **key: object) -> None:
+    def add(values: np.ndarray, **key: object) -> None:
         blank = {"criterion": "", "protocol": "", "threshold": np.nan, "metric": ""}
         keys.append(blank | {"method": method} | key)
         columns.append(values)
 
-    for method, (boxes, peaks, regions) in answers.items():
-        overlap = {name: accuracy.overlaps(boxes, truth, name) for name in accuracy.CRITERIA}
-        chosen = slice(None) if regions is None else slice(1)  # draws count alike, ranks do not
-        for criterion in accuracy.CRITERIA:
-            protocols = {"single": overlap[criterion][:, chosen]}
-            if regions is not None:
-                protocols["oracle"] = accuracy.best(overlap[criterion])
-                protocols["region"] = regions[criterion]
-            for protocol, scored in protocols.items():
-                for threshold, hit in zip(
-                    accuracy.THRESHOLDS, accuracy.hits(scored).T, strict=True
-                ):
-                    key = {"criterion": criterion, "protocol": protocol, "threshold": threshold}
-                    add(hit, method, **key)
-        single, drawn = overlap["IoU"][:, chosen], boxes[:, chosen]
-        add(single.mean(axis=1), method, metric="mean_iou")
-        add(accuracy.pointing(peaks, truth), method, metric="pointing_game")
-        false = {"afp": accuracy.false_positives(single, drawn) / drawn.shape[1]}
+    boxes, peaks, regions = answer
+    overlap = {name: accuracy.overlaps(boxes, truth, name) for name in accuracy.CRITERIA}
+    chosen = slice(None) if regions is None else slice(1)  # draws count alike, ranks do not
+    for criterion in accuracy.CRITERIA:
+        protocols = {"single": overlap[criterion][:, chosen]}
         if regions is not None:
-            false["afp_all"] = accuracy.false_positives(overlap["IoU"], boxes)
-        for metric, counts in false.items():
-            for threshold, count in zip(accuracy.THRESHOLDS, counts.T, strict=True):
-                add(count, method, metric=f"{metric}@{threshold}")
+            protocols["oracle"] = accuracy.best(overlap[criterion])
+            protocols["region"] = regions[criterion]
+        for protocol, scored in protocols.items():
+            for threshold, hit in zip(accuracy.THRESHOLDS, accuracy.hits(scored).T, strict=True):
+                add(hit, criterion=criterion, protocol=protocol, threshold=threshold)
+    single, drawn = overlap["IoU"][:, chosen], boxes[:, chosen]
+    add(single.mean(axis=1), metric="mean_iou")
+    add(accuracy.pointing(peaks, truth), metric="pointing_game")
+    false = {"afp": accuracy.false_positives(single, drawn) / drawn.shape[1]}
+    if regions is not None:
+        false["afp_all"] = accuracy.false_positives(overlap["IoU"], boxes)
+    for metric, counts in false.items():
+        for threshold, count in zip(accuracy.THRESHOLDS, counts.T, strict=True):
+            add(count, metric=f"{metric}@{threshold}")
     return keys, np.stack(columns, axis=1)
 
 
-def _pairs(keys: list[dict], reference: str) -> list[tuple[int, int]]:
+def _pairs(keys: list[dict], reference: list[dict]) -> list[tuple[int, int]]:
     """Columns to subtract: (a method's accuracy, the reference's)."""
 
     def what(key: dict) -> tuple:
         return key["criterion"], key["protocol"], key["threshold"]
 
-    base = {what(key): j for j, key in enumerate(keys) if key["method"] == reference}
-    return [
-        (i, base[what(key)])
-        for i, key in enumerate(keys)
-        if key["criterion"] and key["method"] != reference and what(key) in base
-    ]
+    base = {what(key): column for column, key in enumerate(reference) if key["criterion"]}
+    return [(i, base[what(key)]) for i, key in enumerate(keys) if what(key) in base]
 
 
 def _rows(means: dict, limits: dict, labels: np.ndarray) -> pd.DataFrame:
@@ -339,6 +343,6 @@ def _auc(
     replicates = []
     for start in range(0, resamples, step):
         weights = bootstrap.resample(len(names), min(step, resamples - start), rng)
-        drawn = np.ascontiguousarray(weights.T)[patient]  # [n, r]
+        drawn = weights.T[patient].astype("float64")  # [n, r]
         replicates.append(bootstrap.fold_auc(scores, positive, fold, drawn))
     return value, np.concatenate(replicates)

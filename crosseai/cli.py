@@ -57,6 +57,8 @@ HELP = {
     "levels": "Of the map scaled to 0 ... 255; each has boxes of its own.",
     "learning_rate": "Highest learning rate: rises for a tenth of the training, falls to zero.",
     "lowest_factor": "Factors of products over patches are rescaled from [0, 1] to [this, 1].",
+    "maps batch": "Images explained at once; 8 on a CPU and 64 on a GPU if not given.",
+    "maps precision": "32-true, bf16-mixed, or auto: bf16-mixed on a GPU.",
     "negatives": "Negatives a query of the contrastive loss.",
     "optimizer": "sgd (momentum 0.9) or adamw.",
     "output_stride": "Pixels of the image a pixel of the last feature map: 32, 16 or 8.",

@@ -5,6 +5,8 @@ folds, and the boxes of the other folds make the box of this one. A finding that
 one place is "found" by them with high accuracy.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from crosseai.evaluation.overlap import iou
@@ -15,6 +17,8 @@ __all__ = ["CONTROLS", "control_boxes", "medoid"]
 #: boxes the one with the highest mean IoU to the rest.
 CONTROLS = ("control-centre", "control-random", "control-prior")
 
+_ROWS = 500  # boxes at a time, to bound memory
+
 
 def control_boxes(
     boxes: np.ndarray,
@@ -23,8 +27,8 @@ def control_boxes(
     draws: int = 100,
     folds: int = 5,
     seed: int = 0,
-) -> dict[str, np.ndarray]:
-    """Draw the controls' answer to every ground-truth box.
+) -> Iterator[dict[str, np.ndarray]]:
+    """Draw the controls' answer to every ground-truth box, to some boxes at a time.
 
     Parameters
     ----------
@@ -37,34 +41,41 @@ def control_boxes(
         Parts into which the patients are dealt.
     seed : int
 
-    Returns
-    -------
-    dict of str to ndarray [n, D, 4] float64
-        One box (`D` = 1) for `control-centre` and `control-prior`, `draws` boxes for
-        `control-random`, all inside the image, in the units of `boxes`; NaN where the label has
-        no box in the other folds.
+    Yields
+    ------
+    dict of str to ndarray [m, D, 4] float64
+        For the next `m` boxes. One box (`D` = 1) for `control-centre` and `control-prior`,
+        `draws` boxes for `control-random`, all inside the image, in the units of `boxes`; NaN
+        where the label has no box in the other folds.
     """
     rng = np.random.default_rng(seed)
     names, patient = np.unique(patients, return_inverse=True)
     fold = rng.permutation(len(names))[patient] % folds  # [n]
-    place = rng.random((len(boxes), draws, 2))  # 0 = left or top edge, 1 = right or bottom
-    depth = {"control-centre": 1, "control-random": draws, "control-prior": 1}
-    result = {name: np.full((len(boxes), depth[name], 4), np.nan) for name in CONTROLS}
+    size = np.full((len(boxes), 2), np.nan)  # w, h
+    prior = np.full((len(boxes), 4), np.nan)
     for label in np.unique(labels):
         for k in np.unique(fold):
             here = (labels == label) & (fold == k)
             others = boxes[(labels == label) & (fold != k)]
-            if len(others) == 0:
-                continue
-            size = np.median(others[:, 2:] - others[:, :2], axis=0)  # w, h
-            start = place[here] * (1 - size)
-            result["control-centre"][here] = np.concatenate([0.5 - size / 2, 0.5 + size / 2])
-            result["control-random"][here] = np.concatenate([start, start + size], axis=-1)
-            result["control-prior"][here] = medoid(others)
-    return result
+            if len(others):
+                size[here] = np.median(others[:, 2:] - others[:, :2], axis=0)
+                prior[here] = medoid(others)
+    for start in range(0, len(boxes), _ROWS):
+        rows = slice(start, start + _ROWS)
+        half, free = size[rows] / 2, 1 - size[rows, None]  # [m, 2], [m, 1, 2]
+        place = rng.random((len(half), draws, 2))  # 0 = left or top edge, 1 = right or bottom
+        corner = place * free
+        yield {
+            "control-centre": np.concatenate([0.5 - half, 0.5 + half], axis=-1)[:, None],
+            "control-random": np.concatenate([corner, corner + size[rows, None]], axis=-1),
+            "control-prior": prior[rows, None],
+        }
 
 
 def medoid(boxes: np.ndarray) -> np.ndarray:
     """Of `boxes` [K, 4] the one [4] with the highest mean IoU to the rest; the first of equals."""
-    mutual = iou(boxes[:, None], boxes[None])  # [K, K]
-    return boxes[mutual.sum(axis=1).round(9).argmax()]
+    sums = [
+        iou(boxes[start : start + _ROWS, None], boxes[None]).sum(axis=1)  # [m, K] -> [m]
+        for start in range(0, len(boxes), _ROWS)
+    ]
+    return boxes[np.concatenate(sums).round(9).argmax()]

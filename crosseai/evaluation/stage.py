@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +13,15 @@ from crosseai import tables
 from crosseai.boxes.regions import decode
 from crosseai.errors import InputError
 from crosseai.evaluation import accuracy, bootstrap
-from crosseai.evaluation.controls import control_boxes
+from crosseai.evaluation.controls import CONTROLS, control_boxes
 from crosseai.files import replacing
 
 __all__ = ["evaluate"]
 
 _METRICS = ["method", "label", "metric", "value", "ci_low", "ci_high", "n"]
-_NUMBERS = 1_000_000  # weights drawn at a time for the AUC: bounds memory
+# At a time, to bound memory.
+_ROWS = 500  # ground-truth boxes
+_NUMBERS = 1_000_000  # weights drawn for the AUC
 _log = logging.getLogger(__name__)
 
 
@@ -79,35 +81,34 @@ def evaluate(
     known = tables.read(records, tables.RECORDS).set_index("image")
     truth = _truth(tables.read(boxes, tables.BOXES), boxes, known)
     scored = _scored(truth, tables.read(split, tables.SPLIT), score)
-    size = truth[["width", "height", "width", "height"]].to_numpy("float64")  # [N, 4]
-    controls = control_boxes(
-        _corners(truth) / size,
+    drawn = control_boxes(
+        _corners(truth) / _sizes(truth),
         truth["label"].to_numpy(),
         truth["patient"].to_numpy(),
         draws,
         folds,
         control_seed,
     )
+    controls = _measured_controls(drawn, truth, scored)
     truth = truth[scored]
     corners, labels = _corners(truth), truth["label"].to_numpy()
     names, patient = np.unique(truth["patient"].to_numpy(), return_inverse=True)
     weights = bootstrap.resample(len(names), resamples, np.random.default_rng(seed))
     _log.info("scoring %d boxes, %d methods and controls", len(truth), len(found) + len(controls))
 
-    def measured(method: str) -> tuple[list[dict], np.ndarray]:
+    def measured(method: str) -> _Measured:
         if method in found:
-            return _measures(method, _answer(found[method], truth, known), corners)
-        box = controls[method][scored] * size[scored][:, None]  # [n, D, 4]
-        return _measures(method, _Answer(box, (box[..., :2] + box[..., 2:]) / 2), corners)
+            return _measured(method, _answer(found[method], truth, known), corners)
+        return controls[method]
 
     # One method at a time, the reference beside it: memory does not grow with the table.
     methods = [*found, *controls]
-    base = measured(reference) if reference in methods else ([], None)
+    base = measured(reference) if reference in methods else _Measured([], None)
     boxed, compared, unboxed = [], [], []
     for method in methods:
         keys, values = base if method == reference else measured(method)
-        pairs = [] if method == reference else _pairs(keys, base[0])
-        columns = [values] + [values[:, [i]] - base[1][:, [j]] for i, j in pairs]
+        pairs = [] if method == reference else _pairs(keys, base.keys)
+        columns = [values] + [values[:, [i]] - base.values[:, [j]] for i, j in pairs]
         columns = np.concatenate(columns, axis=1)  # [n, M]
         limits = bootstrap.intervals(columns, labels, patient, weights)
         rows = _rows(accuracy.label_means(columns, labels), limits, labels)
@@ -168,6 +169,11 @@ def _corners(table: pd.DataFrame) -> np.ndarray:
     return np.concatenate([start, start + size], axis=1)
 
 
+def _sizes(truth: pd.DataFrame) -> np.ndarray:
+    """Width, height, width, height of the image of each box: [n, 4]."""
+    return truth[["width", "height", "width", "height"]].to_numpy("float64")
+
+
 class _Answer(NamedTuple):
     """What a method, or a control, says to each of the `n` ground-truth boxes."""
 
@@ -175,14 +181,22 @@ class _Answer(NamedTuple):
     peaks: np.ndarray  # [n, D, 2]
     regions: dict[str, np.ndarray] | None = None  # criterion -> overlap [n, 1]; not of a control
 
+    def part(self, rows: slice) -> "_Answer":
+        """What it says to some of the boxes."""
+        regions = {name: overlap[rows] for name, overlap in self.regions.items()}
+        return _Answer(self.boxes[rows], self.peaks[rows], regions)
+
 
 def _answer(path: str | os.PathLike, truth: pd.DataFrame, known: pd.DataFrame) -> _Answer:
     """Look up what a method found for every ground-truth box."""
     wanted = pd.MultiIndex.from_frame(truth[["image", "label"]])
     asked = wanted.unique()
+    order = asked.get_indexer(wanted)  # a pair may have several ground-truth boxes
+    rows_of = pd.Series(np.arange(len(truth))).groupby(order).indices
+    corners, sizes = _corners(truth), truth[["height", "width"]].to_numpy()
     boxes = np.full((len(asked), 1, 4), np.nan)
     peaks = np.full((len(asked), 1, 2), np.nan)
-    codes = np.full(len(asked), "", object)
+    regions = {criterion: np.zeros((len(truth), 1)) for criterion in accuracy.CRITERIA}
     read = 0
     for part in tables.read_parts(path, tables.FOUND):
         part = part.drop_columns("outline").to_pandas()
@@ -206,27 +220,54 @@ def _answer(path: str | os.PathLike, truth: pd.DataFrame, known: pd.DataFrame) -
         boxes[position, rank] = _corners(part)
         first, own = position[rank == 0], part[rank == 0]
         peaks[first, 0] = own[["peak_x", "peak_y"]]
-        codes[first] = own["region"].fillna("")
-    order = asked.get_indexer(wanted)  # a pair may have several ground-truth boxes
-    return _Answer(boxes[order], peaks[order], _region_overlaps(codes[order], truth))
+        for pair, code in zip(first, own["region"].fillna(""), strict=True):
+            if code:  # run-length code; none where the method has no region
+                for row in rows_of[pair]:
+                    overlaps = accuracy.region_overlaps(decode(code, *sizes[row]), corners[row])
+                    for criterion, share in overlaps.items():
+                        regions[criterion][row] = share
+    return _Answer(boxes[order], peaks[order], regions)
 
 
-def _region_overlaps(codes: np.ndarray, truth: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Overlap of the region of each run-length code (empty: no region) with its box."""
-    overlaps = {criterion: np.zeros((len(truth), 1)) for criterion in accuracy.CRITERIA}
-    sizes = truth[["height", "width"]].to_numpy()
-    for row, (code, size, box) in enumerate(zip(codes, sizes, _corners(truth), strict=True)):
-        if code:
-            for criterion, share in accuracy.region_overlaps(decode(code, *size), box).items():
-                overlaps[criterion][row] = share
-    return overlaps
+class _Measured(NamedTuple):
+    """Every measure of a method: what each column is, and values [n, M]."""
+
+    keys: list[dict]
+    values: np.ndarray | None
 
 
-def _measures(method: str, answer: _Answer, truth: np.ndarray) -> tuple[list[dict], np.ndarray]:
-    """Every measure of a method: what each column is, and values [n, M].
+def _measured(method: str, answer: _Answer, truth: np.ndarray) -> _Measured:
+    """Measure a method, some boxes at a time."""
+    parts = [
+        _measures(method, answer.part(slice(start, start + _ROWS)), truth[start : start + _ROWS])
+        for start in range(0, len(truth), _ROWS)
+    ]
+    return _joined(parts)
 
-    Accuracies have a criterion, metrics have none.
-    """
+
+def _measured_controls(
+    drawn: Iterable[Mapping[str, np.ndarray]], truth: pd.DataFrame, scored: np.ndarray
+) -> dict[str, _Measured]:
+    """Measure the controls on the scored boxes, as they are drawn for all."""
+    corners, sizes = _corners(truth), _sizes(truth)
+    parts = {name: [] for name in CONTROLS}
+    start = 0
+    for block in drawn:
+        for name, shares in block.items():
+            here = slice(start, start + len(shares))
+            boxes = (shares * sizes[here, None])[scored[here]]  # [m, D, 4]
+            answer = _Answer(boxes, (boxes[..., :2] + boxes[..., 2:]) / 2)
+            parts[name].append(_measures(name, answer, corners[here][scored[here]]))
+        start = here.stop
+    return {name: _joined(own) for name, own in parts.items()}
+
+
+def _joined(parts: Sequence[_Measured]) -> _Measured:
+    return _Measured(parts[0].keys, np.concatenate([part.values for part in parts]))
+
+
+def _measures(method: str, answer: _Answer, truth: np.ndarray) -> _Measured:
+    """Measure a method on boxes [n, 4]. Accuracies have a criterion, metrics have none."""
     keys, columns = [], []
 
     def add(values: np.ndarray, **key: object) -> None:
@@ -254,7 +295,7 @@ def _measures(method: str, answer: _Answer, truth: np.ndarray) -> tuple[list[dic
     for metric, counts in false.items():
         for threshold, count in zip(accuracy.THRESHOLDS, counts.T, strict=True):
             add(count, metric=f"{metric}@{threshold}")
-    return keys, np.stack(columns, axis=1)
+    return _Measured(keys, np.stack(columns, axis=1))
 
 
 def _pairs(keys: list[dict], reference: list[dict]) -> list[tuple[int, int]]:

@@ -166,6 +166,7 @@ def closed_form(activation: torch.Tensor, theta: torch.Tensor, weigh: Weigh) -> 
     -------
     Tensor [N, C, h, w]
     """
+    activation = at_least_single(activation)
     gradient = theta[..., None, None] / activation.shape[2:].numel()  # [N, C, K, 1, 1]
     weight = weigh(gradient, activation[:, None])  # [N, C, K]
     return torch.einsum("nck,nkhw->nchw", weight, activation).relu()
@@ -188,12 +189,18 @@ def general_formula(
     -------
     Tensor [N, C, h, w]
     """
-    values, found = activation.detach(), []
+    values, found = at_least_single(activation.detach()), []
     for column in index.T:  # [N]
         score = logits.gather(1, column[:, None]).sum()
         (gradient,) = torch.autograd.grad(score, activation, retain_graph=True)  # [N, K, h, w]
-        found.append(torch.einsum("nk,nkhw->nhw", weigh(gradient, values), values).relu())
+        weight = weigh(at_least_single(gradient), values)  # [N, K]
+        found.append(torch.einsum("nk,nkhw->nhw", weight, values).relu())
     return torch.stack(found, 1)
+
+
+def at_least_single(values: torch.Tensor) -> torch.Tensor:
+    """Half precision, where a network has it, is too coarse for sums over a map."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class Recorder:
@@ -264,5 +271,5 @@ class Recorder:
         """Whether that number is the mean."""
         if not self.pools(logits):
             return False
-        mean = self.activation.mean((2, 3))
+        mean = at_least_single(self.activation).mean((2, 3))
         return bool(torch.allclose(self._pooled, mean, rtol=1e-4, atol=1e-6))

@@ -1,4 +1,5 @@
 import inspect
+import threading
 from functools import partial, wraps
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torchvision.models import densenet
 
 from crosseai import cli, imagestore, mapstore, tables
 from crosseai.errors import InputError
-from crosseai.maps.attribution import MAPS, attribute
+from crosseai.maps.attribution import MAPS, ahead, attribute
 from crosseai.maps.cam import grad_cam, grad_cam_plus_plus
 from crosseai.models import backbone, build, scalp, weights
 from crosseai.models.augmentation import normalise
@@ -243,6 +244,46 @@ def test_the_batch_size_does_not_count(run, tmp_path):
             np.testing.assert_allclose(one.read(*pair), eight.read(*pair), rtol=5e-3, atol=1e-8)
 
 
+@pytest.mark.parametrize("kind", ["grad_cam_plus_plus", "guided_backprop"])
+def test_mixed_precision_gives_nearly_the_same_maps(run, tmp_path, kind):
+    with (
+        explain(run, tmp_path / "a.h5", kind=kind, precision="32-true") as single,
+        explain(run, tmp_path / "b.h5", kind=kind, precision="bf16-mixed") as mixed,
+    ):
+        assert single.pairs() == mixed.pairs()
+        one, other = (np.stack([file.read(*p) for p in file.pairs()]) for file in (single, mixed))
+        assert not np.array_equal(one, other)
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
+
+
+def test_ahead_gives_all_in_order_and_raises_what_is_raised():
+    assert list(ahead(range(5))) == list(range(5))
+    assert list(ahead([])) == []
+
+    def failing():
+        yield 1
+        raise OSError("gone")
+
+    items = ahead(failing())
+    assert next(items) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(items)
+
+
+def test_ahead_goes_on_while_the_taker_is_busy():
+    second = threading.Event()
+
+    def make():
+        yield 1
+        second.set()
+        yield 2
+
+    items = ahead(make())
+    assert next(items) == 1
+    assert second.wait(timeout=10)
+    assert list(items) == [2]
+
+
 def test_same_inputs_same_bytes(run, tmp_path):
     for name in ("a.h5", "b.h5"):
         explain(run, tmp_path / name)
@@ -275,6 +316,7 @@ def test_a_setting_that_is_null_is_taken(run, tmp_path):
         ({"kind": "guided_backprop", "settings": {"reduction": "mean"}}, "mean"),
         ({"explain": "boxes"}, "boxes"),
         ({"score": "tests"}, "tests"),
+        ({"precision": "16"}, "precision"),
     ],
 )
 def test_what_does_not_fit_is_said_and_nothing_is_written(run, tmp_path, changes, said):

@@ -56,8 +56,8 @@ def main() -> None:
         pairs = []
         for path in sorted((RUN / "maps" / "scalp" / kind).glob("*.h5")):
             with MapFile(path) as file:
-                pairs += file.pairs()
-                maps += [file.read(*pair) for pair in file.pairs()]
+                pairs += file
+                maps += [file.read(*pair) for pair in file]
     size = parts["guided_backprop"][0].shape
     originals = {kind: np.stack(maps) for kind, maps in parts.items()}
     truth = tables.read(RUN / "data" / "boxes.parquet", tables.BOXES)

@@ -67,21 +67,19 @@ def fuse_files(
     if not 0 <= t <= 1:
         raise InputError(f"t: {t} lies outside 0 to 1")
     with mapstore.MapFile(heatmaps) as first, mapstore.MapFile(gradients) as second:
-        if first.pairs() != second.pairs() or first.model != second.model:
+        if not first.matches(second):
             raise InputError(
                 f"{heatmaps} and {gradients}: maps of different images, labels or weights; "
                 "make both with the same models"
             )
         size = tuple(map(max, first.shape, second.shape))
-        row = {name: index for index, name in enumerate(first.images)}
-        column = {name: index for index, name in enumerate(first.classes)}
         fused = (
             (
-                row[image],
-                column[label],
+                first.row[image],
+                first.column[label],
                 fuse(first.read(image, label, size), second.read(image, label, size), t),
             )
-            for image, label in tqdm(first.pairs(), "fuse", unit="map", disable=None)
+            for image, label in tqdm(first, "fuse", unit="map", disable=None)
         )
         mapstore.write(
             out,
@@ -89,7 +87,7 @@ def fuse_files(
             first.classes,
             fused,
             size,
-            list(first.fold),
+            first.fold,
             first.model,
             {"t": t},
         )

@@ -7,7 +7,8 @@ that value. A map that was not asked for takes no space and has scale NaN.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 import h5py
@@ -18,6 +19,10 @@ from crosseai.errors import InputError
 from crosseai.files import replacing
 
 __all__ = ["MapFile", "enlarge", "read", "write"]
+
+# In memory at a time.
+_ROWS = 1000  # texts
+_INDEX = 64 * 1024  # bytes of HDF5's own
 
 
 def write(
@@ -47,8 +52,8 @@ def write(
     attributes : mapping
         The parameters that made the maps.
     """
-    text = h5py.string_dtype()
     with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+        _forget_index(file)
         stored = file.create_dataset(
             "maps",
             (len(images), len(classes), *shape),
@@ -68,23 +73,25 @@ def write(
                 )
             scale[image, label] = largest
             stored[image, label] = values / largest if largest > 0 else values
-        for name, values, dtype in [
-            ("scale", scale, "float32"),
-            ("images", images, text),
-            ("classes", classes, text),
-            ("fold", fold, "int32"),
-            ("model", model, text),
+        for name, values in [
+            ("scale", scale),
+            ("images", _encoded(images)),
+            ("classes", _encoded(classes)),
+            ("fold", np.array(fold, "int32")),
+            ("model", _encoded(model)),
         ]:
-            file.create_dataset(name, data=values, dtype=dtype, track_times=False)
+            file.create_dataset(name, data=values, track_times=False)
         file.attrs.update(attributes)
 
 
 class MapFile:
-    """A shard of maps opened for reading; use as a context manager.
+    """A shard of maps opened for reading; use as a context manager. Iterates over its pairs.
 
     Attributes
     ----------
     images, classes : list of str
+    row, column : dict of str to int
+        Where an image, and where a class, is in these.
     fold : ndarray [image] int
     shape : (int, int)
         Native H, W.
@@ -94,18 +101,19 @@ class MapFile:
     def __init__(self, path: str | os.PathLike):
         try:
             self._file = h5py.File(path)
-            self.images = list(self._file["images"].asstr()[:])
-            self.classes = list(self._file["classes"].asstr()[:])
+            _forget_index(self._file)
+            self.images = _texts(self._file["images"])
+            self.classes = _texts(self._file["classes"])
             self.fold = self._file["fold"][:]
-            self.model = list(self._file["model"].asstr()[:])
+            self.model = _texts(self._file["model"])
             self.shape = self._file["maps"].shape[2:]
             self._scale = self._file["scale"][:]
         except (OSError, KeyError) as error:
             raise InputError(f"{path}: not a readable map file ({error})") from None
         self.path = path
         self.attributes = dict(self._file.attrs)
-        self._row = {name: row for row, name in enumerate(self.images)}
-        self._column = {name: column for column, name in enumerate(self.classes)}
+        self.row = {name: row for row, name in enumerate(self.images)}
+        self.column = {name: column for column, name in enumerate(self.classes)}
 
     def __enter__(self) -> "MapFile":
         return self
@@ -113,10 +121,21 @@ class MapFile:
     def __exit__(self, *_) -> None:
         self._file.close()
 
-    def pairs(self) -> list[tuple[str, str]]:
+    def __iter__(self) -> Iterator[tuple[str, str]]:
         """The (image, label) pairs that have a map, in stored order."""
         rows, columns = np.nonzero(~np.isnan(self._scale))
-        return [(self.images[r], self.classes[c]) for r, c in zip(rows, columns, strict=True)]
+        return ((self.images[r], self.classes[c]) for r, c in zip(rows, columns, strict=True))
+
+    def __len__(self) -> int:
+        return int((~np.isnan(self._scale)).sum())
+
+    def matches(self, other: "MapFile") -> bool:
+        """Whether both hold maps of the same images and labels, by the same weights."""
+        return (self.images, self.classes, self.model) == (
+            other.images,
+            other.classes,
+            other.model,
+        ) and (np.isnan(self._scale) == np.isnan(other._scale)).all()
 
     def read(self, image: str, label: str, size: tuple[int, int] | None = None) -> np.ndarray:
         """One map, float32 [H, W], in its original units.
@@ -132,11 +151,36 @@ class MapFile:
         KeyError
             If the shard has no map of this image and label.
         """
-        row, column = self._row[image], self._column[label]
+        row, column = self.row[image], self.column[label]
         if np.isnan(self._scale[row, column]):
             raise KeyError((image, label))
         values = self._file["maps"][row, column].astype("float32") * self._scale[row, column]
         return values if size is None else enlarge(values, size)
+
+
+def _forget_index(file: h5py.File) -> None:
+    """Keep little of where the maps lie in memory, of which HDF5 has up to 32 MiB otherwise."""
+    config = file.id.get_mdc_config()
+    config.set_initial_size = True
+    config.initial_size = config.min_size = config.max_size = _INDEX
+    file.id.set_mdc_config(config)
+
+
+def _encoded(texts: list[str]) -> np.ndarray:
+    """Of a fixed length: HDF5 keeps others in a heap, which it would hold in memory when read."""
+    length = max((len(text.encode()) for text in texts), default=1)
+    encoded = (text.encode() for text in texts)
+    return np.fromiter(encoded, h5py.string_dtype(length=length), len(texts))
+
+
+def _texts(dataset: h5py.Dataset) -> list[str]:
+    """All texts; equal ones, of other files too, are one in memory."""
+    text = dataset.asstr()
+    return [
+        sys.intern(value)
+        for start in range(0, len(dataset), _ROWS)
+        for value in text[start : start + _ROWS]
+    ]
 
 
 def read(

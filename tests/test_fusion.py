@@ -120,12 +120,12 @@ def test_files_are_fused_pair_by_pair_at_the_larger_size(tmp_path):
         mapstore.MapFile(tmp_path / "guided.h5") as guided,
         mapstore.MapFile(tmp_path / "out" / "0.h5") as fused,
     ):
-        assert fused.pairs() == [("a", "Mass"), ("b", "Mass"), ("b", "Nodule")]
+        assert list(fused) == [("a", "Mass"), ("b", "Mass"), ("b", "Nodule")]
         assert fused.shape == (12, 12)
         assert fused.fold.tolist() == [0, 3]
         assert fused.model == ["m0", "m1"]
         assert fused.attributes == {"t": 0.3}
-        for pair in fused.pairs():
+        for pair in fused:
             expected = fuse(cam.read(*pair, (12, 12)), guided.read(*pair), 0.3)
             np.testing.assert_allclose(fused.read(*pair), expected, atol=255 * 2**-11)
     fuse_files(tmp_path / "guided.h5", tmp_path / "cam.h5", tmp_path / "swapped.h5", 0.7)
@@ -168,4 +168,4 @@ def test_empty_shards_give_an_empty_shard(tmp_path):
         write(tmp_path / name, (1, 1), 0, (), (), [], ())
     fuse_files(tmp_path / "cam.h5", tmp_path / "guided.h5", tmp_path / "0.h5", 0.3)
     with mapstore.MapFile(tmp_path / "0.h5") as fused:
-        assert fused.pairs() == []
+        assert list(fused) == []

@@ -58,7 +58,7 @@ def test_what_the_file_says_of_itself(tmp_path):
         assert file.model == ["aa", "bb", "cc"]
         assert file.shape == (7, 9)
         assert file.attributes == {"kind": "guided_backprop", "t": 0.3}
-        assert file.pairs() == [("x.png", "Mass"), ("x.png", "Nodule"), ("z.png", "Nodule")]
+        assert list(file) == [("x.png", "Mass"), ("x.png", "Nodule"), ("z.png", "Nodule")]
         np.testing.assert_array_equal(
             file.read("z.png", "Nodule"), mapstore.read(tmp_path / "0.h5", "z.png", "Nodule")
         )
@@ -99,7 +99,7 @@ def test_maps_that_were_not_asked_for_take_no_space(tmp_path):
 def test_an_empty_shard(tmp_path):
     mapstore.write(tmp_path / "0.h5", [], CLASSES, (), (1, 1), [], [], {})
     with mapstore.MapFile(tmp_path / "0.h5") as file:
-        assert file.images == file.pairs() == file.model == []
+        assert file.images == list(file) == file.model == []
         assert file.classes == CLASSES
 
 

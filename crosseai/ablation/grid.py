@@ -123,12 +123,12 @@ def _together(files: Sequence[MapFile]) -> set[tuple[str, str]]:
     """Images and labels of the map files of one shard, which must be the same in all."""
     first, *others = files
     for other in others:
-        if first.pairs() != other.pairs() or first.model != other.model:
+        if not first.matches(other):
             raise InputError(
                 f"{first.path} and {other.path}: maps of different images, labels or weights; "
                 "make both with the same models and give the shards in one order"
             )
-    return set(first.pairs())
+    return set(first)
 
 
 def _as_stored(map: np.ndarray) -> np.ndarray:

@@ -204,7 +204,7 @@ def _maps(folder: str | os.PathLike, truth: pd.DataFrame, shards: int, size: int
     missing = truth.groupby(["image", "label"]).indices
     for shard in range(shards):
         with MapFile(Path(folder, f"{shard}.h5")) as file:
-            for pair in missing.keys() & set(file.pairs()):
+            for pair in missing.keys() & set(file):
                 maps[missing.pop(pair)] = file.read(*pair, (size, size))
     if missing:
         image, label = next(iter(missing))

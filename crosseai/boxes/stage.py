@@ -146,7 +146,7 @@ def find(
                 ) from None
 
         def found() -> Iterator[dict]:
-            for image, label in tqdm(sorted(fused.pairs()), desc="boxes", unit="map", disable=None):
+            for image, label in tqdm(sorted(fused), desc="boxes", unit="map", disable=None):
                 if image not in sizes.index:
                     raise InputError(
                         f"{records}: no row for {image}, which {maps} has; make it again"

@@ -242,7 +242,7 @@ def _read(folder: Path, shards: range, image: str, label: str) -> np.ndarray:
     """The map of an image and label, from whichever shard holds it."""
     for shard in shards:
         with MapFile(folder / f"{shard}.h5") as maps:
-            if (image, label) in maps.pairs():
+            if (image, label) in maps:
                 return maps.read(image, label)
     raise InputError(f"{folder}: no map of {image} and {label}; make the maps again")
 

@@ -113,7 +113,7 @@ def directly(run, image, label, fold, function, **settings):
 
 
 def assert_same_maps(run, file, pairs, function, **settings):
-    assert file.pairs() == pairs
+    assert list(file) == pairs
     for image, label in pairs:
         fold = int(file.fold[file.images.index(image)])
         expected = directly(run, image, label, fold, function, **settings).numpy()
@@ -161,8 +161,8 @@ def test_argmax_stores_the_map_of_the_highest_logit_for_every_label(run, tmp_pat
     moved = 0
     with explain(run, tmp_path / "0.h5", kind="grad_cam", target="argmax", score="all") as file:
         assert file.attributes == {"kind": "grad_cam", "target": "argmax"}
-        assert len(file.pairs()) == 7
-        for image, label in file.pairs():
+        assert len(file) == 7
+        for image, label in file:
             fold = int(file.fold[file.images.index(image)])
             model, _ = weights.load(run / f"fold{fold}" / "weights.safetensors")
             pixels = torch.from_numpy(imagestore.ImageStore([run / "0.h5"]).read(image))[None]
@@ -185,7 +185,7 @@ def test_argmax_explains_each_image_once(run, tmp_path, monkeypatch):
 
     monkeypatch.setitem(MAPS, "toy", two_classes)
     with explain(run, tmp_path / "0.h5", kind="toy", target="argmax", explain="all") as file:
-        assert len(file.pairs()) == 18
+        assert len(file) == 18
     assert [classes.shape[1] for classes in asked] == [1] * len(asked)
     assert sum(map(len, asked)) == 6
 
@@ -232,7 +232,7 @@ def test_score_all_adds_images_that_no_fold_tested(run, tmp_path):
     with explain(run, tmp_path / "0.h5", score="all") as file:
         assert file.images == ["0.png", "1.png", "3.png", "6.png"]
         assert file.fold.tolist() == [0, 1, 0, 1]
-        assert ("6.png", "Effusion") in file.pairs()
+        assert ("6.png", "Effusion") in file
 
 
 def test_the_batch_size_does_not_count(run, tmp_path):
@@ -240,7 +240,7 @@ def test_the_batch_size_does_not_count(run, tmp_path):
         explain(run, tmp_path / "a.h5", batch=1) as one,
         explain(run, tmp_path / "b.h5", batch=8) as eight,
     ):
-        for pair in one.pairs():
+        for pair in one:
             np.testing.assert_allclose(one.read(*pair), eight.read(*pair), rtol=5e-3, atol=1e-8)
 
 
@@ -250,8 +250,8 @@ def test_mixed_precision_gives_nearly_the_same_maps(run, tmp_path, kind):
         explain(run, tmp_path / "a.h5", kind=kind, precision="32-true") as single,
         explain(run, tmp_path / "b.h5", kind=kind, precision="bf16-mixed") as mixed,
     ):
-        assert single.pairs() == mixed.pairs()
-        one, other = (np.stack([file.read(*p) for p in file.pairs()]) for file in (single, mixed))
+        assert list(single) == list(mixed)
+        one, other = (np.stack([file.read(*p) for p in file]) for file in (single, mixed))
         assert not np.array_equal(one, other)
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
 
@@ -292,16 +292,16 @@ def test_same_inputs_same_bytes(run, tmp_path):
 
 def test_an_empty_shard_and_one_without_boxes_give_empty_map_files(run, tmp_path):
     with explain(run, tmp_path / "0.h5", shard="empty.h5") as file:
-        assert file.images == file.pairs() == []
+        assert file.images == list(file) == []
         assert file.classes == LABELS
     tables.write(pd.DataFrame(columns=tables.BOXES.names), tables.BOXES, tmp_path / "none.parquet")
     with explain(run, tmp_path / "1.h5", boxes=tmp_path / "none.parquet") as file:
-        assert file.pairs() == []
+        assert list(file) == []
 
 
 def test_a_setting_that_is_null_is_taken(run, tmp_path):
     with explain(run, tmp_path / "0.h5", settings={"layer": None}) as file:
-        assert len(file.pairs()) == 4
+        assert len(file) == 4
 
 
 @pytest.mark.parametrize(

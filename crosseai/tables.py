@@ -4,7 +4,7 @@ Every table is a Parquet file. Boxes are float pixels of the source image, origi
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -32,7 +32,7 @@ __all__ = [
     "write_rows",
 ]
 
-_ROWS = 10_000  # in memory at a time
+_ROWS = 2_000  # in memory at a time
 
 #: One row an image. `path` is relative to the release; `official` is train_val, test or empty.
 RECORDS = pa.schema(
@@ -191,23 +191,33 @@ def _arrow(table: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     return arrow.replace_schema_metadata(None)
 
 
-def read_parts(path: str | os.PathLike, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Read a table that `write` wrote some rows at a time; errors as `read`."""
+def read_parts(
+    path: str | os.PathLike, schema: pa.Schema, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Read a table that `write` wrote some rows at a time, or some columns; errors as `read`."""
+    own = _some(schema, columns)
     with _opened(path, schema) as file:
-        for batch in file.iter_batches(_ROWS):
-            yield pa.Table.from_batches([batch]).cast(schema)
+        for batch in file.iter_batches(_ROWS, columns=own.names, use_threads=False):
+            yield pa.Table.from_batches([batch]).cast(own)
 
 
-def read(path: str | os.PathLike, schema: pa.Schema) -> pd.DataFrame:
-    """Read a table that `write` wrote.
+def read(
+    path: str | os.PathLike, schema: pa.Schema, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Read a table that `write` wrote, or some of its columns.
 
     Raises
     ------
     InputError
         If the file is missing or its columns are not those of `schema`.
     """
+    own = _some(schema, columns)
     with _opened(path, schema) as file:
-        return file.read().cast(schema).to_pandas()
+        return file.read(own.names).cast(own).to_pandas()
+
+
+def _some(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    return pa.schema([schema.field(name) for name in columns or schema.names])
 
 
 def _opened(path: str | os.PathLike, schema: pa.Schema) -> pq.ParquetFile:

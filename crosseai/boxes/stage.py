@@ -196,7 +196,7 @@ def _merged(paths: Sequence[str | os.PathLike]) -> Iterator[pa.Table]:
 def _extent(path: str | os.PathLike) -> tuple[str, str, str | os.PathLike] | None:
     """First and last image of a sorted table, and its path; None of an empty one."""
     first = last = None
-    for part in tables.read_parts(path, tables.FOUND):
+    for part in tables.read_parts(path, tables.FOUND, ["image"]):
         first, last = first or part["image"][0].as_py(), part["image"][-1].as_py()
     return (first, last, path) if first else None
 

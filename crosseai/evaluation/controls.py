@@ -17,7 +17,7 @@ __all__ = ["CONTROLS", "control_boxes", "medoid"]
 #: boxes the one with the highest mean IoU to the rest.
 CONTROLS = ("control-centre", "control-random", "control-prior")
 
-_ROWS = 500  # boxes at a time, to bound memory
+_ROWS = 100  # boxes at a time, to bound memory
 
 
 def control_boxes(

@@ -18,6 +18,8 @@ from crosseai.files import replacing
 
 __all__ = ["evaluate"]
 
+# Of the boxes found: all but the outlines, which are large.
+_COLUMNS = [name for name in tables.FOUND.names if name != "outline"]
 _METRICS = ["method", "label", "metric", "value", "ci_low", "ci_high", "n"]
 # At a time, to bound memory.
 _ROWS = 500  # ground-truth boxes
@@ -78,7 +80,8 @@ def evaluate(
         If no box can be scored, or a table names an image that the records do not know.
     """
     out = Path(out)
-    known = tables.read(records, tables.RECORDS).set_index("image")
+    columns = ["image", "patient", "labels", "width", "height"]
+    known = tables.read(records, tables.RECORDS, columns).set_index("image")
     truth = _truth(tables.read(boxes, tables.BOXES), boxes, known)
     scored = _scored(truth, tables.read(split, tables.SPLIT), score)
     drawn = control_boxes(
@@ -198,8 +201,8 @@ def _answer(path: str | os.PathLike, truth: pd.DataFrame, known: pd.DataFrame) -
     peaks = np.full((len(asked), 1, 2), np.nan)
     regions = {criterion: np.zeros((len(truth), 1)) for criterion in accuracy.CRITERIA}
     read = 0
-    for part in tables.read_parts(path, tables.FOUND):
-        part = part.drop_columns("outline").to_pandas()
+    for part in tables.read_parts(path, tables.FOUND, _COLUMNS):
+        part = part.to_pandas()
         part.index += read
         read += len(part)
         _known(part["image"], known, path)

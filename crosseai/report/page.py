@@ -1,26 +1,30 @@
 """The stage: what a run left in its folder, made into Table 1, figures and one page."""
 
-import base64
 import importlib.metadata
 import json
 import platform
+import subprocess
 from pathlib import Path
 
 import jinja2
 import numpy as np
 import pandas as pd
+import plotly.offline
+from markupsafe import Markup
 
 from crosseai import tables
 from crosseai.errors import InputError
 from crosseai.evaluation.overlap import iou
 from crosseai.files import replacing
 from crosseai.imagestore import ImageStore
+from crosseai.labels import CHESTX_RAY8
 from crosseai.mapstore import MapFile
-from crosseai.report import figures
-from crosseai.report.table import markdown, marks_of, sections, table
+from crosseai.report import charts, figures, gallery
+from crosseai.report.table import markdown, marks_of, sections, switched, table
 
 __all__ = ["report", "spread"]
 
+_WORKBENCHES = 200  # findings at most, whose maps are there in full
 _VERSIONS = ["crosseai", "torch", "torchvision", "numpy", "pandas", "scikit-image", "matplotlib"]
 _WHICH = {
     "kfold": "each scored by the fold that never saw its patient",
@@ -56,7 +60,8 @@ def report(run: Path, config: dict, nih: bool, panels: int) -> None:
     title, notes = f"CrossEAI: the run {config['run']}", _notes(config, nih)
     if _scores_training(config):
         title += ", images of the training scored too"
-    shown = sections(rows, differences, metrics, marks_of(_method_notes(config)))
+    marks = marks_of(_method_notes(config))
+    shown = sections(rows, differences, metrics, marks)
     with replacing(run / "table1.md") as temporary:
         temporary.write_text(markdown(shown, title, notes))
 
@@ -65,8 +70,9 @@ def report(run: Path, config: dict, nih: bool, panels: int) -> None:
     for old in folder.glob("*.png"):
         old.unlink()  # panels of an earlier configuration
     figures.save(figures.accuracy_curves(accuracy), folder / "accuracy.png")
-    method = _pictured(config, differences)
-    pictures = _panels(run, config, method, panels, folder)
+    scored = _Scored(run, config, _pictured(config, differences))
+    _panels(scored, panels, folder)
+    found = scored.findings()
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -78,21 +84,59 @@ def report(run: Path, config: dict, nih: bool, panels: int) -> None:
         title=title,
         lead="Boxes around chest X-ray findings, learned from image-level labels alone, "
         "beside what controls reach that never see the image.",
-        sections=shown,
+        switched=switched(rows, marks),
+        sections=[section for section in shown if not section.protocol],
         notes=notes,
-        curves=_embedded(folder / "accuracy.png"),
-        method=method,
-        panels=[(name, _embedded(path)) for name, path in pictures],
+        charts=_charts(run, config, accuracy, found, scored.method),
+        methods=config["table"],
+        reference=scored.method,
+        labels=sorted({finding["label"] for finding in found}),
+        findings=found,
+        gallery=_json(
+            {
+                "findings": found,
+                "methods": config["table"],
+                "reference": scored.method,
+                "colours": charts.colours(config["table"]),
+                "settings": scored.settings(),
+            }
+        ),
+        pictures=_json(gallery.pictures(scored.images, [finding["image"] for finding in found])),
         counts=_counts(run),
         left_out=_left_out(run),
         versions=[
             ("Python", platform.python_version()),
             *((name, importlib.metadata.version(name)) for name in _VERSIONS),
+            ("commit", _commit()),
         ],
         configuration=json.dumps(config, indent=2),  # JSON is YAML too
+        style=_own("page.css"),
+        plotly=Markup(plotly.offline.get_plotlyjs()),
+        scripts=_own("boxes.js") + _own("page.js"),
     )
     with replacing(run / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _own(name: str) -> Markup:
+    """A file beside this one, to stand in the page as it is."""
+    return Markup(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+def _json(value: object) -> Markup:
+    """JSON for a script element, which nothing in it can end."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _commit() -> str:
+    """The commit of the code, where it lies in a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
 
 
 def _csv(path: Path) -> pd.DataFrame:
@@ -151,44 +195,141 @@ def _map(config: dict, method: str) -> str | list[str]:
     return config["methods"][method]["map"]
 
 
-def _panels(
-    run: Path, config: dict, method: str, panels: int, folder: Path
-) -> list[tuple[str, Path]]:
-    """Draw the panels: caption and file of each."""
+class _Scored:
+    """The scored boxes of a run, what the methods found there, and what is shown of both."""
+
+    def __init__(self, run: Path, config: dict, method: str):
+        truth = tables.read(run / "data/boxes.parquet", tables.BOXES)
+        if config["score"] == "test":
+            split = tables.read(run / "data/split.parquet", tables.SPLIT)
+            truth = truth[truth["image"].isin(split.loc[split["part"] == "test", "image"])]
+        self.run, self.config, self.method = run, config, method
+        self.truth = truth.sort_values(["image", "label", "x", "y"], ignore_index=True)
+        self.records = tables.read(run / "data/records.parquet", tables.RECORDS).set_index("image")
+        self.found = {
+            name: tables.read(run / f"boxes/{name}.parquet", tables.FOUND)
+            for name in config["table"]
+        }
+        self.shards = range(config["images"]["shards"])
+        self.images = ImageStore([run / f"data/images/{shard}.h5" for shard in self.shards])
+
+    def findings(self) -> list[dict]:
+        """The findings with their maps, those of the workbench in full; see `gallery.findings`."""
+        found = gallery.findings(self.truth, self.records, self.found, self.method)
+        overlap = np.array([finding["iou"][self.method] for finding in found])
+        labels = self.truth["label"].to_numpy()
+        settings = self.settings()
+        bench = gallery.chosen(overlap, labels, _WORKBENCHES) if settings else []
+        pairs = list(zip(self.truth["image"], self.truth["label"], strict=True))
+        whole = {pairs[row] for row in bench}
+        maps = [gallery.packed_maps(path, self.shards, pairs, whole) for path in self.sources()]
+        for row, finding in enumerate(found):
+            finding["maps"] = [own[row] for own in maps]
+            finding["workbench"] = pairs[row] in whole
+        return found
+
+    def sources(self) -> list[Path]:
+        """Folders of the method's map, or of the two that it fuses."""
+        line = self.config["methods"][self.method]
+        names = [line["map"]] if isinstance(line["map"], str) else line["map"]
+        return [self.run / f"maps/{line['model']}/{name}" for name in names]
+
+    def settings(self) -> dict | None:
+        """The method's settings where the workbench knows its rule."""
+        line = self.config["methods"][self.method]
+        rule = self.config["boxes"][line["box"]]
+        known = rule["rule"] == "rectangles" and rule["threshold_of"] == "maximum"
+        if isinstance(line["map"], str) or not known:
+            return None
+        return {
+            "t": self.config["t"] if line["t"] is None else line["t"],
+            "threshold": rule["threshold"],
+            "candidates": rule["candidates"],
+            "keepLastRing": rule["keep_last_ring"],
+            "kernel": gallery.kernel(rule["smoothing"]),
+            "size": rule["size"] or self.config["images"]["size"],
+        }
+
+
+def _charts(
+    run: Path, config: dict, accuracy: pd.DataFrame, found: list[dict], method: str
+) -> list[dict]:
+    """Title, note and figure of each chart."""
+    overlaps = {
+        name: np.array([finding["iou"][name] for finding in found]) for name in config["table"]
+    }
+    drawn = [
+        (
+            "Accuracy over T(IoU)",
+            "One box an image and label; bands are 95 % intervals. The legend hides and shows.",
+            charts.accuracy(accuracy),
+        ),
+        (
+            "IoU of every finding",
+            f"{len(found)} findings; no box counts as 0. Line: mean; box: quartiles.",
+            charts.iou_violins(overlaps),
+        ),
+    ]
+    agreed = [finding for finding in found if finding["agreement"] is not None]
+    if agreed:
+        drawn.append(
+            (
+                "Does the agreement of the two explanations tell which boxes to trust?",
+                f"{len(agreed)} boxes of {method}; lines: parts with as many findings each.",
+                charts.agreement(
+                    np.array([finding["agreement"] for finding in agreed]),
+                    np.array([finding["iou"][method] for finding in agreed]),
+                ),
+            )
+        )
     records = tables.read(run / "data/records.parquet", tables.RECORDS).set_index("image")
-    truth = tables.read(run / "data/boxes.parquet", tables.BOXES)
-    if config["score"] == "test":
-        split = tables.read(run / "data/split.parquet", tables.SPLIT)
-        truth = truth[truth["image"].isin(split.loc[split["part"] == "test", "image"])]
-    truth = truth.sort_values(["image", "label", "x", "y"], ignore_index=True)
-    found = {name: _single(run, name) for name in config["table"]}
-    boxes = [found[method].get(pair) for pair in _pairs(truth)]
+    predictions = {}
+    for model in dict.fromkeys(config["methods"][name]["model"] for name in config["table"]):
+        paths = sorted((run / "models" / model).glob("fold*/predictions.parquet"))
+        predictions[model] = pd.concat(map(pd.read_parquet, paths))
+    labels = [name for name in CHESTX_RAY8 if name in set().union(*records["labels"])]
+    positive = pd.DataFrame({name: [name in own for own in records["labels"]] for name in labels})
+    drawn.append(
+        (
+            "ROC curves of the classifiers",
+            "Test images, the mean over the folds.",
+            charts.roc(predictions, positive.set_index(records.index)),
+        )
+    )
+    for path in sorted((run / "ablation").glob("*.csv")):
+        title = f"What each setting of {path.stem} is worth"
+        note = "Mean of the labels; one setting changed at a time, the configured value large."
+        drawn.append((title, note, charts.settings(pd.read_csv(path))))
+    return [
+        {"title": title, "note": note, "json": _json(json.loads(figure.to_json()))}
+        for title, note, figure in drawn
+    ]
+
+
+def _panels(scored: _Scored, count: int, folder: Path) -> None:
+    """Draw some findings as the paper's Figure 3, into PNG files."""
+    run, truth, records = scored.run, scored.truth, scored.records
+    corners = _corners(truth)
+    found = {name: _single(table) for name, table in scored.found.items()}
     missing = np.full(4, np.nan)
-    overlap = iou([missing if box is None else box for box in boxes], _corners(truth))
-    shards = range(config["images"]["shards"])
-    images = ImageStore([run / f"data/images/{shard}.h5" for shard in shards])
-    model, parts = config["methods"][method]["model"], _map(config, method)
-    if isinstance(parts, str):
-        sources = [f"maps/{model}/{parts}", None, None]
-    else:
-        sources = [*(f"maps/{model}/{part}" for part in parts), f"fused/{method}"]
+    boxes = [found[scored.method].get(pair, missing) for pair in _pairs(truth)]
+    overlap = iou(np.reshape(boxes, (-1, 4)), corners)
+    sources = scored.sources()
+    if len(sources) == 2:
+        sources.append(run / f"fused/{scored.method}")
+    sources += [None] * (3 - len(sources))
     counts = truth["label"].value_counts()
-    drawn = []
-    for number, row in enumerate(spread(overlap, truth["label"].to_numpy(), panels)):
+    for number, row in enumerate(spread(overlap, truth["label"].to_numpy(), count)):
         image, label = truth.loc[row, ["image", "label"]]
-        name = f"{image} · {label} (n = {counts[label]})"
         figure = figures.panel(
-            images.read(image),
-            *(source and _read(run / source, shards, image, label) for source in sources),
-            _corners(truth)[row],
+            scored.images.read(image),
+            *(source and _read(source, scored.shards, image, label) for source in sources),
+            corners[row],
             {other: found[other].get((image, label)) for other in found},
-            name,
+            f"{image} · {label} (n = {counts[label]})",
             (records.loc[image, "width"], records.loc[image, "height"]),
         )
-        path = folder / f"panel-{number + 1}.png"
-        figures.save(figure, path)
-        drawn.append((name, path))
-    return drawn
+        figures.save(figure, folder / f"panel-{number + 1}.png")
 
 
 def spread(overlap: np.ndarray, labels: np.ndarray, count: int) -> list[int]:
@@ -231,11 +372,10 @@ def _corners(table: pd.DataFrame) -> np.ndarray:
     return np.concatenate([start, start + size], axis=1)
 
 
-def _single(run: Path, method: str) -> dict[tuple[str, str], np.ndarray]:
+def _single(found: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
     """Image and label -> the method's box [4]."""
-    found = tables.read(run / f"boxes/{method}.parquet", tables.FOUND)
-    found = found[found["rank"] == 0]
-    return dict(zip(_pairs(found), _corners(found), strict=True))
+    first = found[found["rank"] == 0]
+    return dict(zip(_pairs(first), _corners(first), strict=True))
 
 
 def _read(folder: Path, shards: range, image: str, label: str) -> np.ndarray:
@@ -245,10 +385,6 @@ def _read(folder: Path, shards: range, image: str, label: str) -> np.ndarray:
             if (image, label) in maps:
                 return maps.read(image, label)
     raise InputError(f"{folder}: no map of {image} and {label}; make the maps again")
-
-
-def _embedded(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _counts(run: Path) -> list[tuple[str, int | str]]:

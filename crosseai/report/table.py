@@ -6,7 +6,7 @@ accuracies of five methods, with the means as printed. At T = 0.4 and 0.6 the pr
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ __all__ = [
     "markdown",
     "marks_of",
     "sections",
+    "switched",
     "table",
 ]
 
@@ -45,6 +46,15 @@ class Cell(NamedTuple):
 
     text: str
     best: bool = False  # shown bold
+    value: float | None = None  # sorts
+    interval: str = ""
+    printed: str = ""  # the published figure
+
+    @property
+    def whole(self) -> str:
+        """All of it in one line: 0.42 [0.36, 0.48] · printed 0.50."""
+        text = f"{self.text} [{self.interval}]" if self.interval else self.text
+        return f"{text} · printed {self.printed}" if self.printed else text
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,9 @@ class Section:
     title: str
     header: list[str]
     rows: list[list[Cell]]
-    note: str = field(default="")
+    note: str = ""
+    protocol: str = ""  # of accuracies by IoU, between which the page switches
+    labels: str = ""  # the same: six or eight
 
 
 def table(accuracy: pd.DataFrame, published: bool = False) -> pd.DataFrame:
@@ -166,6 +178,32 @@ def sections(
     return [section for section in result if section.rows]
 
 
+def switched(table: pd.DataFrame, marks: Mapping[str, str]) -> list[Section]:
+    """T(IoU) accuracy label by label: a table for each protocol and set of labels, Table 1 first.
+
+    Parameters
+    ----------
+    table, marks
+        As `sections`.
+
+    Returns
+    -------
+    list of Section
+        With `protocol` and `labels` set.
+    """
+    shown = _Accuracies(table, marks)
+    found = []
+    for labels, (names, mean) in {
+        "six": (TABLE_1, "Mean"),
+        "eight": (CHESTX_RAY8, "Mean8"),
+    }.items():
+        own = [label for label in names if label in shown.labels]
+        for protocol, scored in _PROTOCOLS.items():
+            section = shown.section(f"T(IoU) accuracy, {scored}", [*own, mean], protocol=protocol)
+            found.append(replace(section, labels=labels))
+    return [section for section in found if section.rows]
+
+
 def markdown(sections: Iterable[Section], title: str, notes: Sequence[str]) -> str:
     """`table1.md`: the first section, the notes under it, then the other sections."""
     lines = [f"# {_plain(title)}", ""]
@@ -173,7 +211,7 @@ def markdown(sections: Iterable[Section], title: str, notes: Sequence[str]) -> s
         lines += [f"## {section.title}", "", _line(section.header)]
         lines.append(_line(["---"] * len(section.header)))
         for row in section.rows:
-            lines.append(_line(f"**{cell.text}**" if cell.best else cell.text for cell in row))
+            lines.append(_line(f"**{cell.whole}**" if cell.best else cell.whole for cell in row))
         lines += ["", *([section.note, ""] if section.note else [])]
         if number == 0:
             lines += [*(f"- {_plain(note)}" for note in notes), ""]
@@ -212,7 +250,8 @@ class _Accuracies:
                 head = [Cell(f"{threshold:.1f}"), Cell(self._name(label)), Cell(n)]
                 rows.append(head + _cells(found))
         names = [name + self._marks.get(name, "") for name in methods]
-        return Section(title, [f"T({criterion})", "label", "n", *names], rows, note)
+        header = [f"T({criterion})", "label", "n", *names]
+        return Section(title, header, rows, note, protocol if criterion == "IoU" else "")
 
     def _name(self, label: str) -> str:
         members = {"Mean": TABLE_1, "Mean8": CHESTX_RAY8}.get(label)
@@ -226,10 +265,10 @@ def _cells(found: Mapping[str, object]) -> list[Cell]:
     best = max((row.accuracy for name, row in found.items() if not is_control(name)), default=None)
     cells = []
     for name, row in found.items():
-        text = _figure(row.accuracy, row.ci_low, row.ci_high)
-        if pd.notna(row.published):
-            text += f" · printed {row.published:.2f}"
-        cells.append(Cell(text, row.accuracy == best and best > 0 and not is_control(name)))
+        cell = _figure(row.accuracy, row.ci_low, row.ci_high)
+        printed = f"{row.published:.2f}" if pd.notna(row.published) else ""
+        bold = row.accuracy == best and best > 0 and not is_control(name)
+        cells.append(cell._replace(best=bold, printed=printed))
     return cells
 
 
@@ -242,7 +281,7 @@ def _difference_section(
     for threshold, group in differences.groupby("iou_threshold"):
         found = {row.method: row for row in group.itertuples()}
         cells = [
-            Cell(_figure(found[m].difference, found[m].ci_low, found[m].ci_high, sign="+"))
+            _figure(found[m].difference, found[m].ci_low, found[m].ci_high, sign="+")
             for m in methods
         ]
         rows.append([Cell(f"{threshold:.1f}"), *cells])
@@ -299,16 +338,18 @@ def _pivot(long: pd.DataFrame, index: str, columns: str, names: list[str]) -> li
     for head, group in long.groupby(index, sort=False):
         found = {getattr(row, columns): row for row in group.itertuples()}
         cells = [
-            Cell(_figure(found[n].value, found[n].ci_low, found[n].ci_high) if n in found else "")
+            _figure(found[n].value, found[n].ci_low, found[n].ci_high) if n in found else Cell("")
             for n in names
         ]
         rows.append([Cell(str(head)), *cells])
     return rows
 
 
-def _figure(value: float, low: float, high: float, sign: str = "") -> str:
-    """Write a figure with its interval: 0.42 [0.36, 0.48]."""
-    return f"{value:{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
+def _figure(value: float, low: float, high: float, sign: str = "") -> Cell:
+    """Write a figure with its interval."""
+    return Cell(
+        f"{value:{sign}.2f}", value=round(value, 6), interval=f"{low:{sign}.2f}, {high:{sign}.2f}"
+    )
 
 
 def _line(cells: Iterable[str]) -> str:

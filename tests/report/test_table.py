@@ -4,7 +4,7 @@ import pytest
 
 from crosseai import tables
 from crosseai.labels import TABLE_1
-from crosseai.report.table import PUBLISHED_PROTOCOL, markdown, marks_of, sections, table
+from crosseai.report.table import PUBLISHED_PROTOCOL, markdown, marks_of, sections, switched, table
 
 METHODS = ["baseline", "supervision", "scalp", "chexradinet", "crosseai", "control-prior"]
 PROTOCOLS = ("single", "oracle", "region")
@@ -79,9 +79,9 @@ def test_table_1_in_the_papers_shape(accuracy):
     assert first.header == ["T(IoU)", "label", "n", *METHODS]
     assert [row[1].text for row in first.rows[:7]] == [*TABLE_1, "Mean of 6 labels"]
     assert [row[0].text for row in first.rows] == ["0.1"] * 7 + ["0.4"] * 7
-    assert first.rows[1][7].text == "0.50 [0.44, 0.56] · printed 1.00"
-    assert first.rows[1][5].text == "0.40 [0.34, 0.46]"  # scalp's figure is an oracle's
-    assert first.rows[13][7].text.endswith("printed 0.42")  # the mean as printed
+    assert first.rows[1][7].whole == "0.50 [0.44, 0.56] · printed 1.00"
+    assert first.rows[1][5].whole == "0.40 [0.34, 0.46]"  # scalp's figure is an oracle's
+    assert first.rows[13][7].whole.endswith("printed 0.42")  # the mean as printed
 
 
 def test_bold_is_the_best_method_and_never_a_control(accuracy):
@@ -101,15 +101,29 @@ def test_equals_are_all_bold_and_nothing_is_best_of_zeros(accuracy):
 def test_oracle_section_leaves_out_the_controls(accuracy):
     oracle = sections(table(accuracy, published=True), NOTHING, METRICS, {})[1]
     assert oracle.header[3:] == METHODS[:-1]
-    assert oracle.rows[0][5].text.endswith("printed 0.61")  # scalp's mean at 0.1
+    assert oracle.rows[0][5].whole.endswith("printed 0.61")  # scalp's mean at 0.1
 
 
 def test_region_section_leaves_out_the_controls(accuracy):
     region = sections(table(accuracy, published=True), NOTHING, METRICS, {})[2]
     assert region.title == "T(IoU) accuracy, the region above the threshold instead of a box"
     assert region.header[3:] == METHODS[:-1]
-    printed = ["printed" in cell.text for cell in region.rows[0][3:]]
+    printed = ["printed" in cell.whole for cell in region.rows[0][3:]]
     assert printed == [False, True, False, False, False]  # supervision's alone
+
+
+def test_the_page_switches_between_protocols_and_labels(accuracy):
+    got = switched(table(accuracy), {})
+    assert [(section.protocol, section.labels) for section in got] == [
+        ("single", "six"), ("oracle", "six"), ("region", "six"),
+    ]  # fmt: skip
+    assert [row[1].text for row in got[1].rows[:7]] == [*TABLE_1, "Mean of 6 labels"]
+    assert got[1].header[3:] == METHODS[:-1]
+    eighth = accuracy[accuracy["label"] == "Mean"].assign(label="Mean8")
+    more = pd.concat([accuracy, eighth, eighth.assign(label="Pneumonia")])
+    got = {(s.protocol, s.labels): s for s in switched(table(more), {})}
+    names = [row[1].text for row in got["single", "eight"].rows[:8]]
+    assert names == [*TABLE_1, "Pneumonia", "Mean of 7 labels"]
 
 
 def test_a_label_without_boxes_is_absent_and_the_mean_says_so(accuracy):
@@ -131,7 +145,7 @@ def test_differences_are_signed(accuracy):
     shown = {s.title: s for s in sections(table(accuracy), differences, METRICS, {})}
     title = "T(IoU) accuracy minus that of crosseai, one box an image and label, mean over labels"
     section = shown[title]
-    assert [cell.text for cell in section.rows[0]] == ["0.1", "-0.10 [-0.20, +0.05]"]
+    assert [cell.whole for cell in section.rows[0]] == ["0.1", "-0.10 [-0.20, +0.05]"]
 
 
 def test_every_protocol_has_its_differences(accuracy):

@@ -37,9 +37,14 @@ rule report:
         images=shards("data/images/{shard}.h5"),
         found=sum(found_tables().values(), []),
         maps=pictured_maps(),
+        predictions=sum(predictions().values(), []),
         code=sources("crosseai.report.page"),
         assets=files_in(
-            os.path.relpath(f"{workflow.basedir}/crosseai/report"), ".html", ".csv"
+            os.path.relpath(f"{workflow.basedir}/crosseai/report"),
+            ".html",
+            ".css",
+            ".js",
+            ".csv",
         ),
     output:
         csv=out("table1.csv"),

@@ -168,7 +168,7 @@ def _forget_index(file: h5py.File) -> None:
 
 def _encoded(texts: list[str]) -> np.ndarray:
     """Of a fixed length: HDF5 keeps others in a heap, which it would hold in memory when read."""
-    length = max((len(text.encode()) for text in texts), default=1)
+    length = max((len(text.encode()) for text in texts), default=0) or 1
     encoded = (text.encode() for text in texts)
     return np.fromiter(encoded, h5py.string_dtype(length=length), len(texts))
 

@@ -90,7 +90,7 @@ def test_curves(run):
     figure = figures.accuracy_curves(accuracy)
     mean, *labels = figure.axes
     assert [axis.get_title() for axis in labels] == [
-        "Cardiomegaly (n = 3)", "Mass (n = 3)", "Nodule (n = 3)", "Pneumonia (n = 3)",
+        "Cardiomegaly (n = 6)", "Mass (n = 6)", "Nodule (n = 6)", "Pneumonia (n = 6)",
     ]  # fmt: skip
     names = [line.get_label() for line in mean.lines]
     assert names == ["scalp", "crosseai", "control-centre", "control-random", "control-prior"]

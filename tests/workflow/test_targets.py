@@ -33,7 +33,7 @@ def test_ablation_makes_the_missing_map_and_the_curves(finished, ablated):
     table = pd.read_csv(run / "crosseai.csv")
     tried = table[["setting", "choice"]].drop_duplicates()["setting"].value_counts().to_dict()
     assert tried == {
-        **{"t": 11, "threshold": 5, "smoothing": 7, "candidates": 6},
+        **{"t": 11, "threshold": 5, "smoothing": 8, "candidates": 6},
         **{"keep_last_ring": 2, "reduction": 2},
     }
     assert planned(ablated, "ablation") == set()

@@ -38,7 +38,8 @@ MORE = {
     ),
     "key of another kind": (
         {"maps": {"guided_backprop": {"layer": "layer4"}}},
-        'maps.guided_backprop: unknown key "layer"; choose from kind, target, batch, precision, reduction',
+        'maps.guided_backprop: unknown key "layer"; '
+        "choose from kind, target, batch, precision, reduction",
     ),
     "unknown choice": (
         {"split": {"kind": "kfolds"}},
